@@ -1,0 +1,1 @@
+"""What runs in the engine process: the fused iteration, its runner, and the process around them."""

@@ -1,0 +1,41 @@
+"""The errors that a client or an operator can meet. Each text names the field, what was given, what is allowed."""
+
+from __future__ import annotations
+
+
+class FloverError(Exception):
+    """Base of all. `code` is the name of the Triton error code that a client sees."""
+
+    code = "INTERNAL"
+
+
+class InvalidRequest(FloverError):
+    """The request is wrong; nothing was queued."""
+
+    code = "INVALID_ARG"
+
+
+class DoesNotFit(InvalidRequest):
+    """Prompt and tokens can never fit this engine's rows, length limit or KV buffer."""
+
+
+class QueueFull(FloverError):
+    """The bounded queue is full; the text holds its depth."""
+
+    code = "UNAVAILABLE"
+
+
+class Draining(FloverError):
+    """The server is draining: new requests are refused."""
+
+    code = "UNAVAILABLE"
+
+
+class EngineFailed(FloverError):
+    """The engine process failed or is gone."""
+
+
+class ConfigError(FloverError):
+    """The configuration or the model directory is wrong; the model does not load."""
+
+    code = "INVALID_ARG"

@@ -1,0 +1,1 @@
+"""What runs in a Triton model instance (a Python-backend stub process). Imports no torch."""

@@ -1,0 +1,1 @@
+"""The KV buffer that all requests share: block accounting (pure Python) and the tensors themselves."""

@@ -1,0 +1,1 @@
+"""Model architectures and the reading of Hugging Face directories."""

@@ -1,0 +1,1 @@
+"""Who runs in the next iteration. Pure Python: no torch, no Triton."""
