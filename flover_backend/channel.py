@@ -129,6 +129,8 @@ class Failed(_Message, tag="failed", frozen=True):
     """The engine cannot start, or has failed: every live request ends with INTERNAL and this text."""
 
     message: str
+    code: str = "INTERNAL"
+    """INVALID_ARG when the configuration or the model directory is at fault: an operator can mend it."""
 
 
 class Tokens(_Message, tag="tokens", frozen=True):

@@ -1,10 +1,14 @@
-"""What the engine's parts promise each other. Implemented in engine/engine.py and engine/runner.py."""
+"""What the engine's parts promise each other. Implemented in engine/engine.py, engine/runner.py and engine/load.py."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from flover_backend.channel import EngineInfo, Iteration
+from flover_backend.config import ModelJson
 from flover_backend.request import FinishReason, Request
 from flover_backend.scheduler.plan import Plan, StepResult, TokenLogprobs
 
@@ -29,6 +33,31 @@ class RequestEnded:
     key: int
     reason: FinishReason
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """What one iteration did besides its tokens: the ring keeps `iteration`, the metrics add up the rest."""
+
+    iteration: Iteration
+    started_keys: tuple[int, ...] = ()
+    """Requests that got a row for the first time (not again after a preemption): their queue time ends here."""
+    preemptions: int = 0
+    bytes_moved: int = 0
+    """Bytes of row state and KV that the reorder step moved."""
+    reorder_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineGauges:
+    """The engine's state at an iteration boundary. A preempted request counts as waiting."""
+
+    num_running: int
+    num_waiting: int
+    num_waiting_tokens: int
+    used_blocks: int
+    free_blocks: int
+    kv_bytes_mapped: int
 
 
 class Runner(Protocol):
@@ -61,7 +90,35 @@ class EngineCore(Protocol):
         """Run one iteration: plan, run, commit."""
         ...
 
+    def check_integrity(self) -> None:
+        """Raise AssertionError with a sentence when blocks or rows leaked. Called whenever the engine falls idle."""
+        ...
+
+    @property
+    def last_stats(self) -> StepStats | None:
+        """Of the latest `step`; None when its plan was empty (nothing was computed)."""
+        ...
+
+    @property
+    def gauges(self) -> EngineGauges:
+        """As of now; cheap."""
+        ...
+
     @property
     def has_work(self) -> bool:
         """True while any request is queued, running or in flight."""
+        ...
+
+
+class LoadEngine(Protocol):
+    """`flover_backend.engine.load.load_engine`: builds the core in the engine process (tests pass a fake one)."""
+
+    def __call__(
+        self, config: ModelJson, model_dir: Path, progress: Callable[[str, float], None]
+    ) -> tuple[EngineCore, EngineInfo]:
+        """Load and warm up; `progress(stage, fraction)` may be called at any time.
+
+        `front_number` and `pid` of the returned info are 0: the process fills them in for each front.
+        Raises `ConfigError` for what an operator can mend.
+        """
         ...
