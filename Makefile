@@ -1,0 +1,45 @@
+# Everything a developer or CI runs. Each target first brings .venv up to date (nothing to do: well under a second).
+# FLOVER_TORCH_INDEX names another package index for torch; PYTHON another Python 3.11.
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test test-fast lint format bench clean distclean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: ## make .venv and install everything, pinned
+	@$(PYTHON) scripts/setup.py
+
+demo: setup ## watch 24 questions fuse in a real Triton server
+	@$(BIN)/flover demo
+
+serve: setup ## serve the bundled model until Ctrl-C
+	@$(BIN)/flover serve
+
+test: setup ## the whole test suite
+	@$(PYTEST)
+
+test-fast: setup ## the tests that take under 20 s each
+	@$(PYTEST) -m "not slow"
+
+lint: setup ## ruff, its formatter, mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup ## format the code, fix what ruff can fix
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: setup ## fused against one after another, on this machine
+	@$(BIN)/flover bench
+
+clean: ## remove caches and output, keep .venv
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist out
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv and downloads too
+	rm -rf .venv .cache *.egg-info
