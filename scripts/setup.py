@@ -84,7 +84,7 @@ def read_stamp() -> dict[str, str] | None:
 def torch_build() -> str:
     """`default` with an NVIDIA GPU, `cpu` without."""
     listing = shutil.which("nvidia-smi")
-    found = subprocess.run([listing, "-L"], capture_output=True).returncode == 0 if listing else False
+    found = bool(listing) and succeeds([listing, "-L"])
     return "default" if found or glob.glob("/dev/nvidia[0-9]*") else "cpu"
 
 
@@ -110,8 +110,8 @@ def provide_system_packages() -> None:
         fail(explain_missing(missing))
     if os.geteuid() != 0 or AFTER_APT in sys.argv:
         fail(f"this Python lacks {' and '.join(missing)}. Run: sudo apt-get install {' '.join(missing)}")
-    run("installing Debian packages", [apt, "update", "-q"], "Check the package sources in /etc/apt")
-    install = [apt, "install", "-q", "-y", "--no-install-recommends", *missing]
+    run("reading Debian's package lists", [apt, "update", "-qq"], "Check the package sources in /etc/apt")
+    install = [apt, "install", "-qq", "-y", "--no-install-recommends", *missing]
     run(f"installing {' and '.join(missing)}", install, f"Run it by hand: {shlex.join(install)}")
     os.execv(sys.executable, [sys.executable, __file__, AFTER_APT])  # apt may have upgraded the interpreter itself
 
@@ -128,7 +128,7 @@ def explain_missing(missing: list[str]) -> str:
 def pip_works() -> bool:
     """True when `.venv` holds a usable pip."""
     python = VENV / "bin" / "python"
-    return python.exists() and subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode == 0
+    return python.exists() and succeeds([str(python), "-m", "pip", "--version"])
 
 
 def make_venv(*, fresh: bool) -> None:
@@ -191,7 +191,12 @@ def pip(what: str, arguments: list[str], package: str) -> None:
 def try_pip(what: str, arguments: list[str]) -> bool:
     """Install; False when no index that pip is configured with has it."""
     say(what)
-    return subprocess.run(install_command(arguments), stderr=subprocess.DEVNULL).returncode == 0
+    return succeeds(install_command(arguments))
+
+
+def succeeds(command: list[str]) -> bool:
+    """Run a command for its status alone."""
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
 
 
 def run(what: str, command: list[str], advice: str) -> None:
