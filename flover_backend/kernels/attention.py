@@ -1,0 +1,127 @@
+"""Attention of packed tokens over the blocks of one layer's KV buffer: decode rows together, each chunk by itself.
+
+`AttentionIndex` holds what depends on the batch alone and is built once for all layers. A row's computation touches
+only slots of its own sequence: what other or earlier sequences left in a block (even NaN) cannot reach it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from flover_backend.models.batch import ForwardBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A chunk of one sequence: tokens `begin .. begin + query_len - 1` of the batch, its sequence's last ones."""
+
+    begin: int
+    query_len: int
+    kv_len: int
+    blocks: torch.Tensor
+    """[ceil(kv_len / block_size)] int32 or int64 block ids"""
+    mask: torch.Tensor | None
+    """[query_len, kv_len] bool, True where a query sees a key; None: causal over a chunk that starts its sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionIndex:
+    """Where each segment's keys and values lie, for every layer of one batch."""
+
+    num_decodes: int
+    rows: torch.Tensor
+    """[num_decodes * kv_heads * max_kv_len] int64 into a buffer seen as [slots * kv_heads, head_dim]. Past a row's
+    length it points at the row's own first slot."""
+    bias: torch.Tensor
+    """[num_decodes * kv_heads, 1, max_kv_len] float32: 0, or -inf past a row's length"""
+    segments: tuple[Segment, ...]
+
+
+def build_index(batch: ForwardBatch, block_size: int, num_kv_heads: int) -> AttentionIndex:
+    """The batch's `AttentionIndex`; a handful of small tensor operations, no wait for the device."""
+    rows, bias = _decode_index(batch, block_size, num_kv_heads)
+    return AttentionIndex(batch.num_decodes, rows, bias, tuple(_segments(batch, block_size)))
+
+
+def _decode_index(batch: ForwardBatch, block_size: int, num_kv_heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+    device, count = batch.input_ids.device, batch.num_decodes
+    longest = max(batch.kv_lens[:count], default=0)
+    num_blocks = -(-longest // block_size)
+    table = batch.block_table[:count, :num_blocks].long()
+    slots = (table[:, :, None] * block_size + torch.arange(block_size, device=device)).flatten(1)[:, :longest]
+    outside = torch.arange(longest, device=device) >= batch.seqlens_k[:count, None]
+    slots = torch.where(outside, slots[:, :1], slots)
+    rows = slots[:, None, :] * num_kv_heads + torch.arange(num_kv_heads, device=device)[:, None]
+    bias = torch.zeros(count, 1, longest, device=device).masked_fill_(outside[:, None], float("-inf"))
+    return rows.flatten(), bias.repeat_interleave(num_kv_heads, 0)
+
+
+def _segments(batch: ForwardBatch, block_size: int) -> list[Segment]:
+    begin, segments = batch.num_decodes, []
+    for i in range(batch.num_decodes, len(batch.query_lens)):
+        query_len, kv_len = batch.query_lens[i], batch.kv_lens[i]
+        blocks = batch.block_table[i, : -(-kv_len // block_size)]
+        mask = None if query_len == kv_len else _chunk_mask(query_len, kv_len, blocks.device)
+        segments.append(Segment(begin, query_len, kv_len, blocks, mask))
+        begin += query_len
+    return segments
+
+
+def _chunk_mask(query_len: int, kv_len: int, device: torch.device) -> torch.Tensor:
+    """[query_len, kv_len] bool: everything before the chunk, causal inside it."""
+    return torch.ones(query_len, kv_len, dtype=torch.bool, device=device).tril_(kv_len - query_len)
+
+
+def attention(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, index: AttentionIndex, scale: float
+) -> torch.Tensor:
+    """Softmax attention of every token over its sequence up to itself; keys and values are in the buffer already.
+
+    query [T, heads, head_dim]; keys, values [blocks, block_size, kv_heads, head_dim] contiguous; returns
+    [T, heads * head_dim]. Query head h reads key-value head h // (heads / kv_heads).
+    """
+    assert query.ndim == 3 and query.shape[2] == keys.shape[3] and query.shape[1] % keys.shape[2] == 0
+    assert keys.shape == values.shape and query.dtype == keys.dtype == values.dtype
+    assert keys.is_contiguous() and values.is_contiguous() and query.is_contiguous()
+    parts = [decode_reference(query[: index.num_decodes], keys, values, index, scale)] if index.num_decodes else []
+    for segment in index.segments:
+        chunk = query[segment.begin : segment.begin + segment.query_len]
+        parts.append(prefill_reference(chunk, keys, values, segment, scale))
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).flatten(1)
+
+
+def decode_reference(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, index: AttentionIndex, scale: float
+) -> torch.Tensor:
+    """[R, heads, head_dim], one token a row -> the same shape. Rows are gathered to one padded batch."""
+    num_rows, _, head_dim = query.shape
+    batch = num_rows * keys.shape[2]
+    key = keys.view(-1, head_dim).index_select(0, index.rows).view(batch, -1, head_dim).float()
+    value = values.view(-1, head_dim).index_select(0, index.rows).view(batch, -1, head_dim).float()
+    scores = torch.baddbmm(index.bias, query.view(batch, -1, head_dim).float(), key.transpose(1, 2), alpha=scale)
+    return torch.bmm(scores.softmax(-1), value).view(query.shape).to(query.dtype)
+
+
+def prefill_reference(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, segment: Segment, scale: float
+) -> torch.Tensor:
+    """[query_len, heads, head_dim], one chunk -> the same shape."""
+    groups = query.shape[1] // keys.shape[2]
+    shape = (keys.shape[2], groups, -1, keys.shape[3])
+    key, value = (
+        layer.index_select(0, segment.blocks).flatten(0, 1)[: segment.kv_len].transpose(0, 1)[:, None].expand(shape)
+        for layer in (keys, values)
+    )
+    out = F.scaled_dot_product_attention(
+        query.transpose(0, 1).view(-1, groups, len(query), query.shape[2]),
+        key,
+        value,
+        segment.mask,
+        0.0,
+        segment.mask is None,
+        scale=scale,
+    )
+    return out.flatten(0, 1).transpose(0, 1)

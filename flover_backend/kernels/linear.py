@@ -1,0 +1,35 @@
+"""Matrix products with weights that stay: x @ weight.T + bias, in the layout that suits the device.
+
+On a CPU in float32, oneDNN's prepacked layout reads a weight about twice as fast as a plain matrix at 1 to 32 rows,
+and gives a row the same bits whatever rows are computed beside it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+class Linear:
+    """Owns one weight [out_features, in_features] and its bias [out_features] or None, packed for the device."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        assert weight.ndim == 2 and (bias is None or bias.shape == weight.shape[:1])
+        self.bias = bias
+        self.num_parameters = weight.numel() + (0 if bias is None else bias.numel())
+        self.weight_bytes = self.num_parameters * weight.element_size()
+        self._packed = can_pack(weight)
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self._packed else weight
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, in_features] -> [N, out_features], same dtype."""
+        if self._packed:
+            return torch.ops.mkldnn._linear_pointwise(x, self._weight, self.bias, "none", [], "")  # type: ignore[no-any-return]
+        return F.linear(x, self._weight, self.bias)
+
+
+def can_pack(weight: torch.Tensor) -> bool:
+    """Whether this build and device know oneDNN's prepacked products for the weight."""
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch._C._has_mkldnn:
+        return False
+    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")

@@ -1,0 +1,223 @@
+"""config.json of LLaMA and its near relatives (Mistral, Qwen2, Qwen3) as one frozen `LlamaConfig`.
+
+Absent keys take the values that transformers gives them. Keys that change the mathematics and that models/llama.py
+does not compute must be neutral (models/neutral.py); any other unknown key is metadata and ignored. No torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from flover_backend.errors import ConfigError
+from flover_backend.models.neutral import require_neutral
+
+
+@dataclass(frozen=True, slots=True)
+class Llama3Rope:
+    """Parameters of the rope type `llama3`."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaConfig:
+    """What models/llama.py computes. Every field is resolved; sizes are positive and fit each other."""
+
+    architecture: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_llama3: Llama3Rope | None
+    qkv_bias: bool
+    o_bias: bool
+    mlp_bias: bool
+    qk_norm: bool
+    tie_word_embeddings: bool
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+    dtype: str | None
+    """float32, float16 or bfloat16 as config.json says; None when it does not say."""
+
+    def __post_init__(self) -> None:
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ConfigError(
+                f"num_key_value_heads = {self.num_key_value_heads}; allowed: a divisor of num_attention_heads "
+                f"= {self.num_attention_heads}"
+            )
+        if self.head_dim % 2:
+            raise ConfigError(f"head_dim = {self.head_dim}; allowed: an even number")
+        outside = [i for i in self.eos_token_ids if not 0 <= i < self.vocab_size]
+        if outside:
+            raise ConfigError(f"eos_token_id = {outside[0]}; allowed: 0 .. {self.vocab_size - 1} (vocab_size - 1)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialect:
+    """How an architecture departs from LLaMA, beside what its config.json says."""
+
+    num_key_value_heads: int | None
+    """When config.json names none; None: as many as query heads."""
+    head_dim: int | None = None
+    """When config.json names none; None: hidden_size / num_attention_heads."""
+    qkv_bias: bool | None = False
+    """None: as `attention_bias` says, which then holds for the output projection too."""
+    mlp_bias: bool | None = False
+    """None: as `mlp_bias` says."""
+    qk_norm: bool = False
+
+
+DIALECTS = {
+    "LlamaForCausalLM": _Dialect(None, qkv_bias=None, mlp_bias=None),
+    "MistralForCausalLM": _Dialect(8),
+    "Qwen2ForCausalLM": _Dialect(32, qkv_bias=True),
+    "Qwen3ForCausalLM": _Dialect(32, head_dim=128, qkv_bias=None, qk_norm=True),
+}
+"""Architecture -> dialect."""
+
+
+class _Json(msgspec.Struct, frozen=True):
+    """The keys of config.json that are read, with their types and transformers' defaults."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    max_position_embeddings: int
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    rms_norm_eps: float = 1e-6
+    rope_theta: float | None = None
+    rope_parameters: dict[str, Any] | None = None
+    rope_scaling: dict[str, Any] | None = None
+    original_max_position_embeddings: int | None = None
+    attention_bias: bool | None = None
+    mlp_bias: bool | None = None
+    tie_word_embeddings: bool = False
+    bos_token_id: int | list[int] | None = None
+    eos_token_id: int | list[int] | None = None
+    dtype: str | None = None
+    torch_dtype: str | None = None
+
+
+def parse_llama(architecture: str, config: dict[str, Any], generation: dict[str, Any]) -> LlamaConfig:
+    """`LlamaConfig` from the contents of config.json and generation_config.json ({} where there is none).
+
+    Raises `ConfigError` naming the key, its value and what is allowed.
+    """
+    dialect = DIALECTS[architecture]
+    require_neutral(config)
+    try:
+        json = msgspec.convert(config, _Json)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{error}") from None
+    _require_positive(json)
+    rope_theta, llama3 = _rope(json)
+    return LlamaConfig(
+        architecture=architecture,
+        vocab_size=json.vocab_size,
+        hidden_size=json.hidden_size,
+        intermediate_size=json.intermediate_size,
+        num_hidden_layers=json.num_hidden_layers,
+        num_attention_heads=json.num_attention_heads,
+        num_key_value_heads=json.num_key_value_heads or dialect.num_key_value_heads or json.num_attention_heads,
+        head_dim=json.head_dim or dialect.head_dim or json.hidden_size // json.num_attention_heads,
+        max_position_embeddings=json.max_position_embeddings,
+        rms_norm_eps=json.rms_norm_eps,
+        rope_theta=rope_theta,
+        rope_llama3=llama3,
+        qkv_bias=_bias("attention_bias", json.attention_bias, dialect.qkv_bias, architecture),
+        o_bias=dialect.qkv_bias is None and bool(json.attention_bias),
+        mlp_bias=_bias("mlp_bias", json.mlp_bias, dialect.mlp_bias, architecture),
+        qk_norm=dialect.qk_norm,
+        tie_word_embeddings=json.tie_word_embeddings,
+        bos_token_id=_ids("bos_token_id", json.bos_token_id)[0] if json.bos_token_id is not None else None,
+        eos_token_ids=_eos_token_ids(json.eos_token_id, generation),
+        dtype=_dtype(json),
+    )
+
+
+def _require_positive(json: _Json) -> None:
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    for name in (*names, "max_position_embeddings", "num_key_value_heads", "head_dim", "rms_norm_eps"):
+        value = getattr(json, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"{name} = {value}; allowed: greater than 0")
+
+
+def _bias(key: str, given: bool | None, fixed: bool | None, architecture: str) -> bool:
+    if fixed is not None and given is not None and given != fixed:
+        raise ConfigError(f"{key} = {str(given).lower()}; allowed with {architecture}: {str(fixed).lower()}, or no key")
+    return bool(given) if fixed is None else fixed
+
+
+def _dtype(json: _Json) -> str | None:
+    name = (json.dtype or json.torch_dtype or "").removeprefix("torch.")
+    allowed = ("float32", "float16", "bfloat16")
+    if name and name not in allowed:
+        raise ConfigError(f"dtype = {name!r}; allowed: {', '.join(allowed)}, or no key")
+    return name or None
+
+
+def _ids(key: str, value: Any) -> list[int]:
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    if any(not isinstance(i, int) or isinstance(i, bool) for i in ids):
+        raise ConfigError(f"{key} = {value!r}; allowed: a token id or a list of token ids")
+    return ids
+
+
+def _eos_token_ids(in_config: int | list[int] | None, generation: dict[str, Any]) -> tuple[int, ...]:
+    """Those of config.json, then further ones of generation_config.json."""
+    ids = _ids("eos_token_id", in_config) + _ids("eos_token_id", generation.get("eos_token_id"))
+    return tuple(dict.fromkeys(ids))
+
+
+_LLAMA3_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+_ROPE_KEYS = ("rope_type", "type", "rope_theta", "partial_rotary_factor", *_LLAMA3_KEYS)
+
+
+def _rope(json: _Json) -> tuple[float, Llama3Rope | None]:
+    """Theta and scaling, from `rope_theta`, `rope_scaling` (transformers 4) and `rope_parameters` (transformers 5)."""
+    key = "rope_scaling" if json.rope_scaling else "rope_parameters"
+    rope = json.rope_scaling or json.rope_parameters or {}
+    for name, value in rope.items():
+        if name not in _ROPE_KEYS and value is not None:
+            raise ConfigError(f"{key}.{name} = {value!r}; allowed keys: {', '.join(_ROPE_KEYS)}")
+    require_neutral({"partial_rotary_factor": rope.get("partial_rotary_factor")}, prefix=f"{key}.")
+    theta = rope.get("rope_theta", json.rope_theta)
+    theta = _positive(f"{key}.rope_theta", 10_000.0 if theta is None else theta)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "llama3":
+        return theta, _llama3(key, rope, json)
+    if kind not in ("default", None):
+        raise ConfigError(f"{key}.rope_type = {kind!r}; allowed: default, llama3")
+    require_neutral({"rope_factor": rope.get("factor")}, prefix=f"{key}.")
+    return theta, None
+
+
+def _llama3(key: str, rope: dict[str, Any], json: _Json) -> Llama3Rope:
+    original = json.original_max_position_embeddings or json.max_position_embeddings
+    given = {"original_max_position_embeddings": original, **rope}
+    factor, low, high, length = (_positive(f"{key}.{name}", given.get(name)) for name in _LLAMA3_KEYS)
+    if not high > low:
+        raise ConfigError(f"{key}.high_freq_factor = {high}; allowed: greater than low_freq_factor = {low}")
+    return Llama3Rope(factor, low, high, int(length))
+
+
+def _positive(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ConfigError(f"{name} = {value!r}; allowed: a number greater than 0")
+    return float(value)

@@ -1,0 +1,105 @@
+"""From a Hugging Face directory to a `Model`: which architecture it is, its configuration, its weights.
+
+A further architecture is an entry of `ARCHITECTURES` and a file of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flover_backend.errors import ConfigError
+from flover_backend.models.batch import Model
+from flover_backend.models.config import DIALECTS, LlamaConfig, parse_llama
+from flover_backend.models.llama_weights import EMBEDDING, build_llama
+from flover_backend.models.weights import Progress, WeightFiles
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """How one family of architectures is read and built."""
+
+    parse: Callable[[str, dict[str, Any], dict[str, Any]], LlamaConfig]
+    """(architecture, config.json, generation_config.json) -> configuration"""
+    build: Callable[[LlamaConfig, WeightFiles], Model]
+    dtype_tensor: str
+    """Whose dtype is the checkpoint's, where config.json names none."""
+
+
+_LLAMA = Architecture(parse_llama, build_llama, EMBEDDING)
+ARCHITECTURES: dict[str, Architecture] = dict.fromkeys(DIALECTS, _LLAMA)
+"""`architectures[0]` of config.json -> how to load it."""
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def read_model_config(model_dir: Path) -> LlamaConfig:
+    """Read config.json and generation_config.json. Raises `ConfigError` naming key, value and what is allowed."""
+    return _read(model_dir)[1]
+
+
+def load_model(model_dir: Path, dtype: str, device: str, progress: Progress) -> Model:
+    """Load a directory's model onto `device` (a torch device string).
+
+    dtype: float32, float16, bfloat16, or auto: float32 on the CPU, elsewhere the checkpoint's. `progress` is called
+    with a stage and a fraction 0 .. 1. Raises `ConfigError` when anything is missing, misshapen or not supported.
+    """
+    architecture, config = _read(model_dir)
+    place = torch.device(device)
+    target = _resolve_dtype(dtype, place, config, architecture, model_dir)
+    with WeightFiles(model_dir, target, place, progress) as weights:
+        return architecture.build(config, weights)
+
+
+def _read(model_dir: Path) -> tuple[Architecture, LlamaConfig]:
+    if not model_dir.is_dir():
+        raise ConfigError(f"model directory {model_dir} is not there; expected a Hugging Face directory")
+    config = _read_json(model_dir / "config.json")
+    generation = model_dir / "generation_config.json"
+    name = _architecture_name(config, model_dir)
+    try:
+        parsed = ARCHITECTURES[name].parse(name, config, _read_json(generation) if generation.exists() else {})
+    except ConfigError as error:
+        raise ConfigError(f"{model_dir / 'config.json'}: {error}") from None
+    return ARCHITECTURES[name], parsed
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing; expected a Hugging Face directory") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise ConfigError(f"{path}: not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _architecture_name(config: dict[str, Any], model_dir: Path) -> str:
+    given = config.get("architectures")
+    name = given[0] if isinstance(given, list) and len(given) == 1 else given
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        supported = ", ".join(ARCHITECTURES)
+        raise ConfigError(f"{model_dir / 'config.json'}: architectures = {given!r}; supported: one of {supported}")
+    return name
+
+
+def _resolve_dtype(
+    dtype: str, device: torch.device, config: LlamaConfig, architecture: Architecture, model_dir: Path
+) -> torch.dtype:
+    if dtype != "auto":
+        if dtype not in _DTYPES:
+            raise ConfigError(f"dtype = {dtype!r}; allowed: auto, {', '.join(_DTYPES)}")
+        return _DTYPES[dtype]
+    if device.type == "cpu":
+        return torch.float32
+    if config.dtype is not None:
+        return _DTYPES[config.dtype]
+    with WeightFiles(model_dir, torch.float32, device, lambda stage, fraction: None) as weights:
+        return weights.stored_dtype(architecture.dtype_tensor)

@@ -1,0 +1,128 @@
+"""The tensors of a Hugging Face directory: model.safetensors, or shards with model.safetensors.index.json.
+
+`WeightFiles` hands out tensors by name and shape and knows in the end which were never asked for: missing, misshapen
+and surplus ones fail the load. Only harmless leftovers of old checkpoints may stay behind, by name. Knows no model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from flover_backend.errors import ConfigError
+
+Progress = Callable[[str, float], None]
+"""(stage, fraction 0 .. 1)"""
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_LEFTOVERS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)$")
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_SHOWN = 5
+
+
+class WeightFiles:
+    """Owns the open files of one checkpoint. Use as a context manager; call `finish` after the last `take`."""
+
+    def __init__(self, model_dir: Path, dtype: torch.dtype, device: torch.device, progress: Progress) -> None:
+        self._model_dir, self._dtype, self._device, self._progress = model_dir, dtype, device, progress
+        self._files = {name: _open(model_dir / name) for name in _file_names(model_dir)}
+        self._where = {key: file for file in self._files.values() for key in file.keys()}  # noqa: SIM118
+        self._untaken = dict.fromkeys(self._where)
+        _check_index(model_dir, self._where)
+
+    def __enter__(self) -> WeightFiles:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._files.clear()
+        self._where.clear()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._where
+
+    def take(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """A copy of the tensor in the load's dtype on its device. Raises `ConfigError` when missing or misshapen."""
+        if name not in self._where:
+            raise ConfigError(f"{self._model_dir}: tensor {name} is missing; expected shape {list(shape)}")
+        tensor: torch.Tensor = self._where[name].get_tensor(name)
+        if tuple(tensor.shape) != shape:
+            raise ConfigError(
+                f"{self._model_dir}: tensor {name} has shape {list(tensor.shape)}; config.json asks for {list(shape)}"
+            )
+        if tensor.dtype not in _DTYPES:
+            allowed = ", ".join(str(d).removeprefix("torch.") for d in _DTYPES)
+            raise ConfigError(f"{self._model_dir}: tensor {name} is {tensor.dtype}; allowed: {allowed}")
+        self._untaken.pop(name, None)
+        self._progress("weights", 1 - len(self._untaken) / len(self._where))
+        return tensor.to(device=self._device, dtype=self._dtype, copy=True)
+
+    def take_stacked(self, names: Iterable[str], shapes: Iterable[tuple[int, ...]]) -> torch.Tensor:
+        """Several tensors as one, along their first dimension."""
+        return torch.cat([self.take(name, shape) for name, shape in zip(names, shapes, strict=True)])
+
+    def stored_dtype(self, name: str) -> torch.dtype:
+        """The dtype that the file holds the tensor in."""
+        if name not in self._where:
+            raise ConfigError(f"{self._model_dir}: tensor {name} is missing")
+        return self._where[name].get_slice(name)[:0].dtype  # type: ignore[no-any-return]
+
+    def finish(self, leftovers: tuple[str, ...] = ()) -> None:
+        """Raise `ConfigError` naming tensors that nobody took, but for harmless ones and those named here."""
+        surplus = [n for n in self._untaken if n not in leftovers and not _LEFTOVERS.search(n)]
+        if surplus:
+            shown = ", ".join(surplus[:_SHOWN]) + (
+                f" and {len(surplus) - _SHOWN} more" if len(surplus) > _SHOWN else ""
+            )
+            raise ConfigError(f"{self._model_dir}: unknown tensors {shown}; config.json describes a model without them")
+
+
+def _file_names(model_dir: Path) -> list[str]:
+    if (model_dir / SINGLE).exists():
+        return [SINGLE]
+    if (model_dir / INDEX).exists():
+        return list(dict.fromkeys(_weight_map(model_dir).values()))
+    found = sorted(path.name for path in model_dir.glob("*.bin")) + sorted(
+        path.name for path in model_dir.glob("*.pt*")
+    )
+    hint = f" ({found[0]} is a pickle file: convert it to safetensors)" if found else ""
+    raise ConfigError(f"{model_dir} holds no weights{hint}; expected {SINGLE}, or shards with {INDEX}")
+
+
+def _weight_map(model_dir: Path) -> dict[str, str]:
+    path = model_dir / INDEX
+    try:
+        weight_map = json.loads(path.read_bytes())["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not an index of safetensors shards ({error!r}); expected a weight_map") from None
+    if not isinstance(weight_map, dict) or not all(_is_file_name(value) for value in weight_map.values()):
+        raise ConfigError(f"{path}: weight_map must map tensor names to file names of the same directory")
+    return weight_map
+
+
+def _is_file_name(value: Any) -> bool:
+    return isinstance(value, str) and value == Path(value).name and value not in ("", "..")
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ConfigError(f"{path}: truncated, or not a safetensors file ({error})") from None
+
+
+def _check_index(model_dir: Path, where: dict[str, Any]) -> None:
+    """Every tensor that an index names is in the shards."""
+    if not (model_dir / SINGLE).exists():
+        absent = [name for name in _weight_map(model_dir) if name not in where]
+        if absent:
+            raise ConfigError(f"{model_dir / INDEX} names tensor {absent[0]}, which no shard holds")
