@@ -1,0 +1,103 @@
+"""The files that a tritonserver needs: its binary from the nvidia-pytriton wheel, backends, a model repository.
+
+Everything is laid out in a folder of one run, by links where nothing changes. Knows no process and no port.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from flover_backend.config import ModelJson
+from flover_backend.errors import ConfigError
+from flover_backend.libpython import find_libpython
+
+MODEL_TEMPLATE = Path(__file__).resolve().parent.parent / "model_repository" / "flover"
+
+
+@dataclass(frozen=True)
+class TritonInstall:
+    """Where the wheel keeps what is needed."""
+
+    binary: Path
+    libraries: Path
+    """Folder of the shared libraries, with hashed names."""
+    backend: Path
+    """Folder of the Python backend, without a stub."""
+    stub: Path
+    """The stub of the running Python's release."""
+    libpython: Path
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a tritonserver: its libraries, and this interpreter's folder first on PATH."""
+        libraries = [str(self.libraries), str(self.libpython.parent), os.environ.get("LD_LIBRARY_PATH", "")]
+        return os.environ | {
+            "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
+            # NOTE: the stub takes its sys.path from the python3 that is first on PATH, and ignores PYTHONPATH.
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        }
+
+
+def find_triton() -> TritonInstall:
+    """The tritonserver of the nvidia-pytriton wheel. Raises `ConfigError` when the wheel is missing or incomplete."""
+    package = importlib.util.find_spec("pytriton")
+    if package is None or package.origin is None:
+        raise ConfigError("nvidia-pytriton is not installed; it carries the tritonserver: pip install nvidia-pytriton")
+    root = Path(package.origin).parent
+    release = f"{sys.version_info.major}.{sys.version_info.minor}"
+    install = TritonInstall(
+        binary=root / "tritonserver" / "bin" / "tritonserver",
+        libraries=root.parent / "nvidia_pytriton.libs",
+        backend=root / "tritonserver" / "backends" / "python",
+        stub=root / "tritonserver" / "python_backend_stubs" / release / "triton_python_backend_stub",
+        libpython=find_libpython(),
+    )
+    for path in (install.binary, install.libraries, install.backend, install.stub):
+        if not path.exists():
+            raise ConfigError(f"the nvidia-pytriton wheel lacks {path}; reinstall it, for Python {release} on Linux")
+    return install
+
+
+def lay_out_backends(folder: Path, install: TritonInstall) -> Path:
+    """Make the backend directory in `folder`; returns it, absolute, for --backend-directory."""
+    python = folder.resolve() / "backends" / "python"
+    python.mkdir(parents=True)
+    for source in sorted(install.backend.iterdir()):
+        if source.is_file():
+            (python / source.name).symlink_to(source)
+    (python / install.stub.name).symlink_to(install.stub)
+    return python.parent
+
+
+def lay_out_repository(folder: Path, name: str, instances: int, config: ModelJson) -> Path:
+    """Make a model repository with the one model `name` in `folder`; returns it."""
+    version = folder.resolve() / "models" / name / "1"
+    version.mkdir(parents=True)
+    text = (MODEL_TEMPLATE / "config.pbtxt").read_text()
+    (version.parent / "config.pbtxt").write_text(fill_in(text, name, instances))
+    shutil.copyfile(MODEL_TEMPLATE / "1" / "model.py", version / "model.py")
+    (version / "model.json").write_text(json.dumps(changed_keys(config), indent=2) + "\n")
+    return version.parent.parent
+
+
+def fill_in(config_pbtxt: str, name: str, instances: int) -> str:
+    """The shipped config.pbtxt with another model name and instance count. Raises ValueError if it has no such line."""
+    for pattern, value in ((r'^name: ".*"$', f'name: "{name}"'), (r"\bcount: *\d+", f"count: {instances}")):
+        config_pbtxt, found = re.subn(pattern, value, config_pbtxt, flags=re.MULTILINE)
+        if found != 1:
+            raise ValueError(f"config.pbtxt has {found} lines like {pattern}, not one")
+    return config_pbtxt
+
+
+def changed_keys(config: ModelJson) -> dict[str, object]:
+    """What differs from the defaults: an operator's model.json holds no more."""
+    default = msgspec.to_builtins(ModelJson())
+    return {key: value for key, value in msgspec.to_builtins(config).items() if value != default[key]}

@@ -1,0 +1,65 @@
+"""Reads a tritonserver's output as it comes: keeps it, shows what an operator wants to see, remembers the errors."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+# Triton writes I, W or E, month and day, time, process, source, message; our own lines come the same way.
+_HEAD = re.compile(r"^([IWE])\d{4} \d\d:\d\d:\d\d\.\d+ \d+ ([\w.]+):\d+\] \"?(.*?)\"?$")
+# What a Python backend's `initialize` raised; Triton appends where.
+_LOAD_ERROR = re.compile(
+    r"^failed to load '.*?' version \d+: (?:\w+: )?(?:TritonModelException: )?(.*?)(?:\\n\\nAt:.*)?$"
+)
+# Triton 24.10 calls it an error at every start on a machine without a CUDA driver; it harms nothing.
+_NO_CUDA_DRIVER = "CudaDriverHelper has not been initialized."
+KEPT_LINES = 200
+
+
+class ServerLog:
+    """Owns the reading end of a server's stdout and stderr, a thread on it, and the log file if there is one."""
+
+    def __init__(self, stream: IO[bytes], show: Callable[[str], None], path: Path | None) -> None:
+        self._stream = stream
+        self._show = show
+        self._file = path.open("ab", buffering=0) if path else None
+        self._tail: deque[str] = deque(maxlen=KEPT_LINES)
+        self._shown = False
+        self._thread = threading.Thread(target=self._read, name="server-log", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Wait until everything was read. The server must have ended, or the stream never does."""
+        self._thread.join(timeout=5)
+        if self._file:
+            self._file.close()
+
+    def reason(self) -> str:
+        """Why the server failed, in one line: what the model's load said, else the last error, else the last line."""
+        heads = [head for head in map(_HEAD.match, self._tail) if head]
+        errors = [head[3] for head in heads if head[1] == "E"]
+        loads = [found[1] for found in map(_LOAD_ERROR.match, errors) if found]
+        candidates = loads or errors or list(self._tail) or ["it wrote nothing"]
+        return candidates[-1]
+
+    def _read(self) -> None:
+        for raw in self._stream:
+            if self._file:
+                self._file.write(raw)
+            line = raw.decode(errors="replace").rstrip("\n")
+            self._tail.append(line)
+            if self._wanted(line):
+                self._show(line)
+
+    def _wanted(self, line: str) -> bool:
+        """Warnings, errors and this backend's own lines; a line without a head goes with the one before it."""
+        head = _HEAD.match(line)
+        if head:
+            if head[3] == _NO_CUDA_DRIVER:
+                return False
+            self._shown = head[1] != "I" or head[2] == "model.py"
+        return self._shown
