@@ -57,3 +57,5 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     params: SamplingParams
     arrival_time: float
     deadline: float | None = None
+    has_stop_strings: bool = False
+    """The front may send Finish: the engine counts this request's tokens when it ends, not before."""

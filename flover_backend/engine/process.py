@@ -1,0 +1,155 @@
+"""`python -m flover_backend.engine.process`: the engine process of one model, started by one of its fronts.
+
+The IO thread (`connections`) lives from the first moment; the main thread loads the model, then serves (`service`).
+The process ends when its last front or its tritonserver is gone, or when an iteration fails, and leaves no file.
+It ignores SIGINT, SIGTERM and SIGHUP, which reach whole process groups: its end is decided by who is attached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from flover_backend.channel import EngineInfo, Failed, Loading
+from flover_backend.config import parse_model_json
+from flover_backend.engine.connections import Connections
+from flover_backend.engine.interface import EngineCore, LoadEngine
+from flover_backend.engine.service import EngineService
+from flover_backend.engine.threads import set_thread_counts
+from flover_backend.errors import ConfigError, FloverError
+from flover_backend.runtime_dir import Description, EngineFiles, EngineKey, FileLock, process_start_ticks
+
+REAL_ENGINE = "flover_backend.engine.load:load_engine"
+
+
+class EngineProcess:
+    """Owns the process: its files, its threads, its end."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._arguments = arguments
+        self._config = parse_model_json(arguments.config, "configuration of the engine process")
+        self._key = msgspec.json.decode(arguments.key, type=EngineKey)
+        self._files = EngineFiles(arguments.rendezvous, arguments.stem)
+        self._lock = FileLock(self._files.lock_path)
+        self._connections = Connections(
+            socket.socket(fileno=arguments.listener_fd), self._open_server(), self._lock, self._deserted, self.log
+        )
+
+    def run(self) -> None:
+        """Load and serve; never returns."""
+        try:
+            self._connections.start()
+            self._describe()
+            core, info = self._load()
+            self._connections.greet(None)
+            self.log(f"ready: {info.model_dir}, {info.dtype} on {info.device}, {info.num_blocks} blocks of KV")
+            EngineService(core, msgspec.structs.replace(info, pid=os.getpid()), self._connections, self.log).run()
+        except BaseException as error:
+            self._fail(error)
+
+    def log(self, message: str) -> None:
+        """A line on stderr, which is the server's log."""
+        line = f"flover engine {self._key.model_name}[{os.getpid()}]: {message}"
+        if self._config.log_format == "json":
+            fields = {"time": time.time(), "source": "engine", "model": self._key.model_name, "pid": os.getpid()}
+            line = json.dumps({**fields, "message": message})
+        print(line, file=sys.stderr, flush=True)
+
+    def _open_server(self) -> int:
+        pid = self._key.server_pid
+        try:
+            server_pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._deserted("the server is gone")
+        if process_start_ticks(pid) != self._key.server_start:
+            self._deserted("the server is gone and its process id was given to another")
+        return server_pidfd
+
+    def _describe(self) -> None:
+        self._files.write_description(
+            Description(
+                server_pid=self._key.server_pid,
+                server_start=self._key.server_start,
+                model_name=self._key.model_name,
+                model_version=self._key.model_version,
+                engine_pid=os.getpid(),
+            )
+        )
+
+    def _load(self) -> tuple[EngineCore, EngineInfo]:
+        set_thread_counts()
+        self._progress("importing", 0.0)
+        load_engine = self._import_factory()
+        return load_engine(self._config, self._arguments.model_dir, self._progress)
+
+    def _progress(self, stage: str, fraction: float) -> None:
+        self._connections.greet(Loading(stage, fraction))
+
+    def _import_factory(self) -> LoadEngine:
+        module, _, function = self._arguments.factory.partition(":")
+        try:
+            factory: LoadEngine = getattr(importlib.import_module(module), function)
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"the engine's interpreter {sys.executable} has no module {error.name}: install "
+                "flover-backend[engine] there, or set engine_python to an interpreter that has it"
+            ) from error
+        return factory
+
+    def _fail(self, error: BaseException) -> None:
+        self.log(f"failed:\n{traceback.format_exc()}")
+        is_ours = isinstance(error, FloverError)
+        text = str(error) if is_ours else f"the engine failed: {type(error).__name__}: {error}"
+        self._connections.close(Failed(text, error.code if isinstance(error, FloverError) else "INTERNAL"))
+        self._end(1)
+
+    def _deserted(self, why: str) -> NoReturn:
+        self.log(f"ending: {why}")
+        self._end(0)
+
+    def _end(self, code: int) -> NoReturn:
+        # NOTE: os._exit, as either thread may be the caller and the other may be deep in a load or an iteration.
+        self._files.remove(self._lock)
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, which only `front.rendezvous` writes."""
+    parser = argparse.ArgumentParser(prog="flover_backend.engine.process", description=__doc__)
+    parser.add_argument("--rendezvous", type=Path, required=True, help="runtime directory")
+    parser.add_argument("--stem", required=True, help="common name of this engine's files there")
+    parser.add_argument("--listener-fd", type=int, required=True, help="the listening socket, inherited")
+    parser.add_argument("--key", required=True, help="EngineKey as JSON: whose engine this is")
+    parser.add_argument("--model-dir", type=Path, required=True, help="Hugging Face directory")
+    parser.add_argument("--config", required=True, help="the effective model.json")
+    parser.add_argument("--factory", default=REAL_ENGINE, help="module:function that loads the engine (tests)")
+    return parser.parse_args(argv)
+
+
+def ignore_signals() -> None:
+    """Signals that reach whole process groups do not end the engine."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the engine process; ends by os._exit."""
+    ignore_signals()
+    EngineProcess(parse_arguments(argv)).run()
+
+
+if __name__ == "__main__":
+    main()

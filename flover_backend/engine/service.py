@@ -1,0 +1,296 @@
+"""The engine's main loop: what fronts and tools ask goes to the core, what an iteration yields goes back.
+
+Knows messages, the core's interface and the accepted requests. Sockets are `connections`' business, rows and blocks
+the core's. At each iteration boundary the inbox is emptied; when there is nothing to compute it blocks on the inbox.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+import msgspec
+
+from flover_backend.channel import (
+    Cancel,
+    Drain,
+    Ended,
+    EngineInfo,
+    Finish,
+    FrontStats,
+    GetIterations,
+    GetMetrics,
+    Iterations,
+    Leader,
+    MetricsWritten,
+    Ready,
+    Refused,
+    Status,
+    Submit,
+    ToEngine,
+)
+from flover_backend.engine.connections import Attached, Connections, Detached
+from flover_backend.engine.drain import DrainState
+from flover_backend.engine.interface import EngineCore, RequestEnded, SequenceUpdate
+from flover_backend.engine.leadership import MetricsLeadership
+from flover_backend.engine.live import LiveRequests
+from flover_backend.engine.metrics import EngineMetrics
+from flover_backend.engine.outgoing import FrontNews
+from flover_backend.engine.ring import IterationRing
+from flover_backend.errors import Draining, FloverError, QueueFull
+from flover_backend.request import FinishReason, Request
+
+METRICS_INTERVAL_S = 0.5
+
+ENDED_CODES = {FinishReason.CANCELLED: "CANCELLED", FinishReason.DEADLINE: "UNAVAILABLE"}
+
+
+class EngineService:
+    """Serves the fronts with one core until the process ends."""
+
+    def __init__(
+        self,
+        core: EngineCore,
+        info: EngineInfo,
+        connections: Connections,
+        log: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._core = core
+        self._info = info
+        self._connections = connections
+        self._log = log
+        self._clock = clock
+        self._live = LiveRequests()
+        self._ring = IterationRing()
+        self._metrics = EngineMetrics(info)
+        self._leadership = MetricsLeadership()
+        self._drain = DrainState()
+        self._fronts: list[int] = []
+        self._status = Status(0, 0, accepting=True, draining=False)
+        self._metrics_due = False
+        self._last_snapshot = 0.0
+        self._is_idle = True
+
+    def run(self) -> NoReturn:
+        """Serve. Raises what an iteration raises: the engine cannot go on after that."""
+        while True:
+            self.turn()
+
+    def turn(self) -> None:
+        """One iteration boundary and, if there is work, one iteration."""
+        self._receive()
+        if self._core.has_work:
+            self._iterate()
+        elif not self._is_idle:
+            self._fall_idle()
+        self._end_drain()
+        self._send_status()
+        self._send_metrics()
+
+    def _receive(self) -> None:
+        inbox = self._connections.inbox
+        try:
+            if self._is_idle and not self._core.has_work:
+                self._handle(*inbox.get(timeout=self._seconds_to_sleep()))
+            for _ in range(inbox.qsize()):
+                self._handle(*inbox.get_nowait())
+        except queue.Empty:
+            pass
+
+    def _seconds_to_sleep(self) -> float | None:
+        now = self._clock()
+        waits = [self._drain.seconds_left(now)] if len(self._live) else []
+        if self._metrics_due:
+            waits.append(max(0.0, self._last_snapshot + METRICS_INTERVAL_S - now))
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    def _handle(self, connection: int, event: Attached | Detached | ToEngine) -> None:
+        match event:
+            case Attached(hello):
+                self._attach(connection, is_front=hello.role == "front")
+            case Detached():
+                self._detach(connection)
+            case Submit(request):
+                self._submit(connection, request)
+            case Cancel(key):
+                self._core.cancel(key)
+            case Finish(key, index, num_tokens):
+                self._finish(key, index, num_tokens)
+            case FrontStats():
+                self._metrics.front(event)
+                self._metrics_due = True
+            case MetricsWritten(sequence):
+                self._leadership.written(connection, sequence)
+            case Drain():
+                self._begin_drain(connection, event)
+            case GetIterations(since_step):
+                self._connections.post(connection, Iterations(self._ring.since(since_step)))
+            case GetMetrics():
+                self._connections.post(connection, self._metrics.snapshot(self._core.gauges))
+
+    def _attach(self, connection: int, is_front: bool) -> None:
+        self._connections.post(connection, Ready(msgspec.structs.replace(self._info, front_number=connection)))
+        if not is_front:
+            return
+        self._fronts.append(connection)
+        if not self._status.accepting:
+            self._connections.post(connection, self._status)
+        if self._leadership.attached(connection):
+            self._make_leader(connection)
+
+    def _detach(self, connection: int) -> None:
+        if connection not in self._fronts:
+            return
+        self._fronts.remove(connection)
+        for key in self._live.of_connection(connection):
+            self._core.cancel(key)
+        successor = self._leadership.detached(connection)
+        if successor is not None:
+            self._make_leader(successor)
+
+    def _make_leader(self, front: int) -> None:
+        self._connections.post(front, Leader(self._leadership.acknowledged))
+        self._metrics_due = True
+        self._last_snapshot = 0.0
+
+    def _submit(self, connection: int, request: Request) -> None:
+        try:
+            if self._drain.is_draining:
+                raise Draining("the server is draining: new requests are refused")
+            self._core.add(request)
+            self._live.add(connection, request)
+        except FloverError as error:
+            self._refuse(connection, request.key, error.code, str(error), _reject_reason(error))
+        except Exception as error:  # NOTE: `add` changes nothing when it raises: one request must not end the engine.
+            self._log(f"request {request.key} could not be queued:\n{traceback.format_exc()}")
+            self._refuse(connection, request.key, "INTERNAL", f"the request could not be queued: {error!r}", "internal")
+
+    def _refuse(self, connection: int, key: int, code: str, message: str, reason: str) -> None:
+        self._connections.post(connection, Refused(key, code, message))
+        self._metrics.rejected(reason)
+        self._metrics_due = True
+
+    def _finish(self, key: int, index: int, num_tokens: int) -> None:
+        live = self._live.get(key)
+        if live is not None and 0 <= index < len(live.sequences):
+            live.sequences[index].finish_at = num_tokens
+            self._core.finish(key, index, num_tokens)
+
+    def _iterate(self) -> None:
+        self._is_idle = False
+        updates = self._core.step()
+        now = self._clock()
+        stats = self._core.last_stats
+        if stats is not None:
+            self._ring.append(stats.iteration)
+            self._metrics.iteration(stats)
+            for live in filter(None, map(self._live.get, stats.started_keys)):
+                self._metrics.started(live, stats.iteration.time)
+        self._publish(updates, now)
+        self._metrics_due = True
+
+    def _publish(self, updates: list[SequenceUpdate | RequestEnded], now: float) -> None:
+        news: dict[int, FrontNews] = {}
+        for update in updates:
+            live = self._live.get(update.key)
+            if live is None:
+                continue
+            front = news.setdefault(live.connection, FrontNews())
+            if isinstance(update, RequestEnded):
+                self._end_whole(front, update, now)
+            else:
+                self._pass_on(front, update, now)
+        for connection, front in news.items():
+            for message in front.messages():
+                self._connections.post(connection, message)
+
+    def _pass_on(self, front: FrontNews, update: SequenceUpdate, now: float) -> None:
+        live = self._live.get(update.key)
+        assert live is not None
+        sequence = live.sequences[update.index]
+        self._metrics.tokens(live, sequence, len(update.token_ids), now)
+        live.has_first_token = live.has_first_token or bool(update.token_ids)
+        sequence.num_tokens += len(update.token_ids)
+        sequence.last_time = now
+        front.add(update)
+        if update.finish is not FinishReason.NONE:
+            sequence.ended = True
+            self._metrics.sequence_ended(live, sequence)
+            if live.is_over:
+                self._over(live.key, update.finish.name.lower(), now)
+
+    def _end_whole(self, front: FrontNews, update: RequestEnded, now: float) -> None:
+        reason, code, text = update.reason.name.lower(), ENDED_CODES.get(update.reason, "INTERNAL"), update.message
+        cut = self._drain.is_cutting and update.reason is FinishReason.CANCELLED
+        if cut:
+            reason, code, text = "shutdown", "UNAVAILABLE", "the server shut down before the request was finished"
+        front.ended.append(Ended(update.key, code, text, reason))
+        live = self._live.get(update.key)
+        assert live is not None
+        for sequence in live.sequences:
+            if not sequence.ended:
+                sequence.ended = True
+                self._metrics.sequence_ended(live, sequence)
+        self._over(update.key, reason, now, cut)
+
+    def _over(self, key: int, reason: str, now: float, cut: bool = False) -> None:
+        live = self._live.get(key)
+        assert live is not None
+        self._metrics.request_ended(live, reason, now)
+        self._drain.request_ended(cut)
+        self._live.remove(key)
+
+    def _fall_idle(self) -> None:
+        self._is_idle = True
+        self._metrics_due = True
+        self._last_snapshot = 0.0
+        try:
+            self._core.check_integrity()
+            assert not len(self._live), f"{len(self._live)} requests are live while the core has no work"
+        except AssertionError as error:
+            self._metrics.integrity_failure()
+            self._log(f"integrity check failed while idle: {error}")
+
+    def _begin_drain(self, connection: int, message: Drain) -> None:
+        if self._drain.begin(connection, message, self._clock()):
+            self._log(f"draining: {len(self._live)} requests have {message.timeout_s:g} s to finish")
+
+    def _end_drain(self) -> None:
+        if self._drain.is_due(self._clock()):
+            for key in self._live.all_keys():
+                self._core.cancel(key)
+        for connection, answer in self._drain.answers(len(self._live)):
+            self._log(f"drained: {answer.finished} requests finished, {answer.ended} were ended")
+            self._connections.post(connection, answer)
+
+    def _send_status(self) -> None:
+        gauges = self._core.gauges
+        has_room = (
+            gauges.num_waiting < self._info.max_queued_requests
+            and gauges.num_waiting_tokens < self._info.max_queued_tokens
+        )
+        draining = self._drain.is_draining
+        accepting = has_room and not draining
+        if (accepting, draining) != (self._status.accepting, self._status.draining):
+            self._status = Status(gauges.num_waiting, gauges.num_waiting_tokens, accepting, draining)
+            self._connections.broadcast(self._status)
+
+    def _send_metrics(self) -> None:
+        leader, now = self._leadership.leader, self._clock()
+        if not self._metrics_due or leader is None or now - self._last_snapshot < METRICS_INTERVAL_S:
+            return
+        metrics = self._metrics.snapshot(self._core.gauges)
+        self._leadership.sent(metrics)
+        self._connections.post(leader, metrics)
+        self._last_snapshot = now
+        self._metrics_due = self._core.has_work
+
+
+def _reject_reason(error: FloverError) -> str:
+    if isinstance(error, Draining):
+        return "draining"
+    return "queue_full" if isinstance(error, QueueFull) else "invalid_arg"

@@ -1,0 +1,237 @@
+"""The private directory where fronts, engines and local tools of one user meet: names of files, a lock, sockets.
+
+Knows no messages and starts no process. Every file of an engine shares one stem:
+
+    <stem>.sock   the engine's unix socket        bound by the front that starts the engine
+    <stem>.lock   flock: who starts or ends it    held for moments only, never while a model loads
+    <stem>.json   `Description`, for tools        written by the engine
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from flover_backend.errors import ConfigError
+
+BACKLOG = 128
+LOCK_POLL_S = 0.02
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tool may know of an engine before it connects."""
+
+    server_pid: int
+    server_start: int
+    """Clock ticks after boot, from /proc: tells a process from a later one with the same pid."""
+    model_name: str
+    model_version: str
+    engine_pid: int
+
+
+class EngineKey(msgspec.Struct, frozen=True, kw_only=True):
+    """Fronts with equal keys share an engine."""
+
+    server_pid: int
+    server_start: int
+    model_name: str
+    model_version: str
+    digest: str
+    """Of the effective configuration and the weight files (`front.rendezvous.configuration_digest`)."""
+
+    @property
+    def stem(self) -> str:
+        """File name without ending; short, whatever the model is called."""
+        return f"{self.server_pid}-{hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:20]}"
+
+
+def process_start_ticks(pid: int) -> int | None:
+    """Start time of a process in clock ticks after boot (/proc/PID/stat, field 22); None when there is none."""
+    try:
+        content = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # NOTE: field 2, the command's name, may hold blanks and brackets; the fields after its last ')' do not.
+    return int(content.rpartition(")")[2].split()[19])
+
+
+def candidate_directories() -> list[Path]:
+    """Where engines of this user may have their files, preferred first."""
+    candidates = [Path(tempfile.gettempdir()) / f"flover-{os.geteuid()}"]
+    xdg = os.environ.get("XDG_RUNTIME_DIR")
+    if xdg and os.path.isabs(xdg) and os.access(xdg, os.W_OK | os.X_OK) and os.stat(xdg).st_uid == os.geteuid():
+        candidates.insert(0, Path(xdg) / "flover")
+    return candidates
+
+
+def check_private(directory: Path) -> None:
+    """Raise `ConfigError` unless `directory` is a directory of this user that nobody else can enter."""
+    status = os.lstat(directory)
+    if not stat.S_ISDIR(status.st_mode):
+        raise ConfigError(f"runtime directory {directory} is not a directory; remove it")
+    if status.st_uid != os.geteuid():
+        raise ConfigError(
+            f"runtime directory {directory} belongs to user id {status.st_uid}, not {os.geteuid()}; "
+            "remove it, or set XDG_RUNTIME_DIR to a directory of this user"
+        )
+    if status.st_mode & 0o077:
+        mode = stat.S_IMODE(status.st_mode)
+        raise ConfigError(f"runtime directory {directory} has mode {mode:o}; allowed is 700: chmod 700 {directory}")
+
+
+def runtime_directory() -> Path:
+    """The preferred directory, made with mode 0700 if missing. Raises `ConfigError` when it is not private."""
+    directory = candidate_directories()[0]
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+    check_private(directory)
+    return directory
+
+
+class FileLock:
+    """An flock on a file that may be unlinked by its holder: a lock on an unlinked file does not count."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+
+    def try_acquire(self) -> bool:
+        """True when this object now holds the lock."""
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self._is_current(fd):
+                self._fd = fd
+                return True
+        except BlockingIOError:
+            pass
+        os.close(fd)
+        return False
+
+    def acquire(self, timeout_s: float) -> bool:
+        """Wait at most `timeout_s` for the lock."""
+        deadline = time.monotonic() + timeout_s
+        while not self.try_acquire():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(LOCK_POLL_S)
+        return True
+
+    def release(self) -> None:
+        """Let others have it; the file stays."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def remove(self) -> None:
+        """Unlink the file, which only the holder may, and let go."""
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+        self.release()
+
+    def _is_current(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
+
+@dataclass(frozen=True)
+class EngineFiles:
+    """The files of one engine."""
+
+    directory: Path
+    stem: str
+
+    @property
+    def socket_path(self) -> Path:
+        """The engine's socket."""
+        return self.directory / f"{self.stem}.sock"
+
+    @property
+    def lock_path(self) -> Path:
+        """The lock file."""
+        return self.directory / f"{self.stem}.lock"
+
+    @property
+    def description_path(self) -> Path:
+        """The `Description`."""
+        return self.directory / f"{self.stem}.json"
+
+    def listen(self) -> socket.socket:
+        """A new listening socket in place of whatever was there. The caller holds the lock."""
+        self.socket_path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        with self._address() as address:
+            listener.bind(address)
+        listener.listen(BACKLOG)
+        return listener
+
+    def connect(self) -> socket.socket | None:
+        """A connection to the engine; None when there is no engine."""
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            with self._address() as address:
+                connection.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+            return None
+        return connection
+
+    def write_description(self, description: Description) -> None:
+        """Publish, all or nothing."""
+        partial = self.description_path.with_suffix(".json.part")
+        partial.write_bytes(msgspec.json.encode(description))
+        partial.rename(self.description_path)
+
+    def remove(self, lock: FileLock) -> None:
+        """Remove everything; `lock`, which is held, last."""
+        for path in (self.socket_path, self.description_path, self.description_path.with_suffix(".json.part")):
+            path.unlink(missing_ok=True)
+        lock.remove()
+
+    def remove_if_dead(self) -> None:
+        """Remove what an engine left that was killed: only when its socket refuses connections."""
+        lock = FileLock(self.lock_path)
+        if not self.directory.exists() or not lock.acquire(timeout_s=1.0):
+            return
+        connection = self.connect()
+        if connection is None:
+            self.remove(lock)
+        else:
+            connection.close()
+            lock.release()
+
+    @contextlib.contextmanager
+    def _address(self) -> Iterator[str]:
+        # NOTE: a unix socket's address holds 107 bytes; through the directory's descriptor any path is short enough.
+        fd = os.open(self.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield f"/proc/self/fd/{fd}/{self.socket_path.name}"
+        finally:
+            os.close(fd)
+
+
+def described_engines(server_pid: int | None = None) -> list[tuple[EngineFiles, Description]]:
+    """The engines that have published themselves, of one tritonserver or of all, in order of file name."""
+    found = []
+    for directory in candidate_directories():
+        for path in sorted(directory.glob("*.json")) if directory.is_dir() else []:
+            try:
+                description = msgspec.json.decode(path.read_bytes(), type=Description)
+            except (FileNotFoundError, msgspec.DecodeError):
+                continue
+            if server_pid is None or description.server_pid == server_pid:
+                found.append((EngineFiles(directory, path.stem), description))
+    return found
