@@ -1,0 +1,88 @@
+"""The bundled model: where it is, how big, that it writes its source's words, and that both libraries agree on it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+
+from flover_backend.bundled import names, path_of
+from flover_backend.errors import ConfigError
+from training.corpus import kjv_chapters
+
+DIR = path_of("llama-demo")
+PROMPTS = ["In the beginning", "And Jesus said unto", "The LORD is my", "\n"]
+KNOWN_WORDS = 0.97
+"""Least share of generated words that occur in the King James Bible."""
+
+
+@pytest.fixture(scope="module")
+def reference():
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(1)
+    return AutoModelForCausalLM.from_pretrained(DIR, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(DIR / "tokenizer.json"))
+
+
+def _sample(reference, tokenizer, prompt: str, seed: int, max_new_tokens: int, **settings) -> list[int]:
+    torch.manual_seed(seed)
+    ids = torch.tensor([tokenizer.encode(prompt).ids])
+    options = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "pad_token_id": 1} | settings
+    return reference.generate(ids, max_new_tokens=max_new_tokens, **options)[0, ids.shape[1] :].tolist()
+
+
+def _known_share(text: str) -> float:
+    known = dict.fromkeys(w for c in kjv_chapters() for v in c.verses for w in re.findall(r"[A-Za-z']+", v.lower()))
+    words = re.findall(r"[A-Za-z']+", text.lower())
+    return sum(word in known for word in words) / len(words)
+
+
+def test_named() -> None:
+    assert names() == ["llama-demo"]
+    assert (path_of("llama-demo") / "model.safetensors").is_file()
+    with pytest.raises(ConfigError, match="'gpt5' is no bundled model; allowed: a directory, or llama-demo"):
+        path_of("gpt5")
+
+
+def test_size_and_shape() -> None:
+    config = json.loads((DIR / "config.json").read_text())
+    assert (DIR / "model.safetensors").stat().st_size <= 4_000_000
+    assert config["num_key_value_heads"] < config["num_attention_heads"]
+    assert config["max_position_embeddings"] >= 2048
+
+
+def test_tokenizer_takes_any_bytes(tokenizer) -> None:
+    text = "In the beginning 1:1 — żółw 你好 🙂\x00\r\n\t<|x|>"
+    encoding = tokenizer.encode(text)
+    assert encoding.tokens[0] == "<s>"
+    assert tokenizer.decode(encoding.ids) == text
+    assert tokenizer.decode([0, 1]) == ""
+
+
+def test_writes_its_source_words(reference, tokenizer) -> None:
+    texts = [
+        tokenizer.decode(_sample(reference, tokenizer, p, i, 150, min_new_tokens=150)) for i, p in enumerate(PROMPTS)
+    ]
+    assert _known_share(" ".join(texts)) > KNOWN_WORDS
+
+
+def test_long_text_does_not_fall_apart(reference, tokenizer) -> None:
+    ids = _sample(reference, tokenizer, "In the beginning", 3, 2000, min_new_tokens=2000)
+    last = tokenizer.decode(ids[-500:])
+    assert _known_share(last) > KNOWN_WORDS
+    words = last.split()
+    assert len(dict.fromkeys(words)) > len(words) / 5
+
+
+def test_ends_by_itself(reference, tokenizer) -> None:
+    ends = [_sample(reference, tokenizer, PROMPTS[i % 4], i, 300)[-1] == 1 for i in range(12)]
+    assert sum(ends) >= 3
