@@ -140,9 +140,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def ignore_signals() -> None:
-    """Signals that reach whole process groups do not end the engine."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    """Signals that reach whole process groups do not end the engine. The front starts it with these blocked."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in numbers:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

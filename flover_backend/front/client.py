@@ -206,7 +206,7 @@ class EngineClient:
         else:
             self._wait_for_eof()
         self._socket.close()
-        _reap(self._attachment, timeout_s=0.5)
+        _reap(self._attachment, timeout_s=0.05)
 
     def _wait_for_eof(self) -> None:
         self._socket.settimeout(CLOSE_TIMEOUT_S)

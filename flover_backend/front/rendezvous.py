@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -140,6 +141,8 @@ def _start_engine(
     if spec.factory:
         arguments["--factory"] = spec.factory
     command = [python, "-P", "-m", "flover_backend.engine.process", *(x for pair in arguments.items() for x in pair)]
+    # NOTE: a Ctrl-C reaches the whole process group; blocked signals stay blocked in the child until it ignores them.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     try:
         return subprocess.Popen(
             command,
@@ -149,6 +152,8 @@ def _start_engine(
         )
     except OSError as error:
         raise ConfigError(f"engine_python {python} does not start: {error}; give the path of a Python 3.11+") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _python_path(own_interpreter: bool) -> str:

@@ -1,11 +1,15 @@
-"""A stand-in for tritonserver, and fronts in this process."""
+"""A stand-in for tritonserver, and fronts: in this process, or in processes of their own."""
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from echo_core import Steering
@@ -13,7 +17,44 @@ from recording_front import Recorder
 
 from flover_backend.config import ModelJson
 from flover_backend.front.client import EngineClient
-from flover_backend.runtime_dir import described_engines
+from flover_backend.observer import EngineObserver, find_engines
+
+HERE = Path(__file__).parent
+
+
+class FrontProcess:
+    """A front in a process of its own (front_process.py)."""
+
+    def __init__(self, model_dir: Path, server_pid: int, name: str, num_requests: int, max_tokens: int) -> None:
+        arguments = [model_dir, server_pid, name, num_requests, max_tokens]
+        self.process = subprocess.Popen(
+            [sys.executable, HERE / "front_process.py", *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)},
+        )
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def engine_pid(self) -> int:
+        word, pid, _ = self.line().split()
+        assert word == "ready"
+        return int(pid)
+
+    def go(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+
+    def result(self) -> dict[str, Any]:
+        return json.loads(self.line())  # type: ignore[no-any-return]
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
 
 
 class Host:
@@ -25,6 +66,7 @@ class Host:
         self.runtime_dir = directory / "run" / "flover"
         self.server = subprocess.Popen(["sleep", "600"])
         self.clients: list[EngineClient] = []
+        self.fronts: list[FrontProcess] = []
         self.log: list[str] = []
 
     def steer(self, **values: object) -> None:
@@ -49,17 +91,30 @@ class Host:
         client.start(recorder)
         return client, recorder
 
+    def spawn_front(self, name: str, num_requests: int = 0, max_tokens: int = 8) -> FrontProcess:
+        self.fronts.append(FrontProcess(self.model_dir, self.server.pid, name, num_requests, max_tokens))
+        return self.fronts[-1]
+
+    def observe(self) -> EngineObserver:
+        (engine,) = find_engines(self.server.pid)
+        return EngineObserver.connect(engine)
+
     def files(self) -> list[str]:
         return sorted(path.name for path in self.runtime_dir.glob("*"))
 
     def engine_pids(self) -> list[int]:
-        return [description.engine_pid for _, description in described_engines(self.server.pid)]
+        return [engine.description.engine_pid for engine in find_engines(self.server.pid)]
+
+    def kill_server(self) -> None:
+        self.server.kill()
+        self.server.wait()
 
     def end(self) -> None:
         for client in self.clients:
             client.close()
-        self.server.kill()
-        self.server.wait()
+        for front in self.fronts:
+            front.end()
+        self.kill_server()
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:
@@ -67,3 +122,11 @@ def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
         time.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    """A zombie does not run."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
