@@ -144,7 +144,7 @@ def declared() -> list[Family]:
         if family.kind != "distribution":
             families.append(family)
             continue
-        families.append(Family(f"{family.name}_bucket", "counter", f"{family.help} Buckets.", ("le",)))
+        families.append(Family(f"{family.name}_bucket", "counter", f"{family.help} Buckets.", ("le",), family.bounds))
         families.append(Family(f"{family.name}_sum", "counter", f"{family.help} Sum."))
         families.append(Family(f"{family.name}_count", "counter", f"{family.help} Count."))
     return families

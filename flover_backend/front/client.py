@@ -243,7 +243,8 @@ class EngineClient:
             except OSError as error:
                 return f"the connection to the engine process broke: {error}"
             if not data:
-                return f"the engine process{_exit_text(self._attachment)} is gone"
+                # NOTE: an engine that goes on after this front left must not be waited for.
+                return "" if self._closing else f"the engine process{_exit_text(self._attachment)} is gone"
             messages = self._reader.feed(data)  # type: ignore[assignment]
 
     def _dispatch(self, message: ToFront, handler: EngineHandler) -> None:

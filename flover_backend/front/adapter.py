@@ -1,0 +1,91 @@
+"""What Triton's Python backend calls: TritonPythonModel. Thin; everything else is service.py and its parts.
+
+The only module that imports `triton_python_backend_utils`, which exists in a stub process alone.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from flover_backend.config import load_model_json, to_json
+from flover_backend.errors import FloverError
+from flover_backend.front import tensors
+from flover_backend.front.client import EngineClient
+from flover_backend.front.logs import Log
+from flover_backend.front.metrics_export import MetricsWriter
+from flover_backend.front.model_dir import resolve_model_dir
+from flover_backend.front.numpy_check import check_numpy
+from flover_backend.front.responses import Responder
+from flover_backend.front.service import FrontService, Incoming
+from flover_backend.front.tokenizer import load_tokenizer
+from flover_backend.front.watch import ServerWatch, server_pid
+
+
+class TritonPythonModel:
+    """One front: a model instance that shares the model's engine with the other instances."""
+
+    @staticmethod
+    def auto_complete_config(auto_complete_model_config: Any) -> Any:
+        """Declare the tensors, max_batch_size 0 and the decoupled policy."""
+        return tensors.complete(auto_complete_model_config)
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load: check the configuration, attach to the engine (starting it if it is the first). Raises on failure."""
+        try:
+            self._watch = ServerWatch(server_pid())
+            self._watch.start()
+            self._service = _load(args, server_pid())
+        except FloverError as error:
+            raise pb_utils.TritonModelException(str(error)) from None
+
+    def execute(self, requests: list[Any]) -> None:
+        """Take the requests in and return at once; responses come later through their senders."""
+        for request in requests:
+            self._service.accept(_copy_out(request))
+
+    def finalize(self) -> None:
+        """Called after the last response of an orderly end. Bounded."""
+        self._service.close()
+        self._watch.stop()
+
+
+def _load(args: dict[str, str], server: int) -> FrontService:
+    check_numpy(pb_utils)
+    tensors.check_model_config(json.loads(args["model_config"]))
+    version_dir = Path(args["model_repository"]) / args["model_version"]
+    config = load_model_json(version_dir / "model.json")
+    log = Log(args["model_instance_name"], config.log_format, getattr(pb_utils, "Logger", None))
+    client = EngineClient.connect(
+        config,
+        resolve_model_dir(config.model, version_dir),
+        args["model_name"],
+        args["model_version"],
+        server,
+        args["model_instance_name"],
+        log=log.info,
+    )
+    tokenizer = load_tokenizer(Path(client.info.model_dir))
+    metrics = MetricsWriter(
+        pb_utils, client.info, client.metrics_written, args["model_name"], args["model_version"], log
+    )
+    service = FrontService(
+        client, tokenizer, metrics, log, sender_threads=config.sender_threads, header_prefix=config.header_prefix
+    )
+    client.start(service)
+    log.info("ready", config=json.dumps(to_json(config)), tokenizer=tokenizer is not None)
+    return service
+
+
+def _copy_out(request: Any) -> Incoming:
+    """Everything needed of a request: its tensors are invalid once `execute` has returned."""
+    arrays = {tensor.name(): tensor.as_numpy().copy() for tensor in request.inputs()}
+    return Incoming(
+        arrays=arrays,
+        request_parameters=request.parameters(),
+        wants_text="text_output" in request.requested_output_names(),
+        responder=Responder(pb_utils, request.get_response_sender()),
+    )

@@ -1,0 +1,51 @@
+"""Whether a front takes one more request: the engine's state as last heard, and what waits here for a tokenizer.
+
+The engine has the last word (it refuses what comes too late); this spares the work of tokenizing for nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from flover_backend.channel import EngineInfo, Status
+from flover_backend.errors import Draining, EngineFailed, QueueFull
+
+
+class Admission:
+    """May be asked and told from any thread."""
+
+    def __init__(self, info: EngineInfo) -> None:
+        self._info = info
+        self._lock = threading.Lock()
+        self._status = Status(num_waiting_requests=0, num_waiting_tokens=0, accepting=True, draining=False)
+        self._failure: str | None = None
+        self._num_preparing = 0
+
+    def update(self, status: Status) -> None:
+        """News from the engine."""
+        self._status = status
+
+    def fail(self, message: str) -> None:
+        """The engine is gone for good."""
+        self._failure = message
+
+    def enter(self) -> None:
+        """One more request is being prepared. Raises `EngineFailed`, `Draining` or `QueueFull`."""
+        status = self._status
+        if self._failure is not None:
+            raise EngineFailed(f"the engine has failed: {self._failure}; reload the model or restart the server")
+        with self._lock:
+            waiting = status.num_waiting_requests + self._num_preparing
+            if status.draining:
+                raise Draining(f"the server is draining and takes no new requests; {waiting} requests wait")
+            if not status.accepting or waiting >= self._info.max_queued_requests:
+                raise QueueFull(
+                    f"the queue is full: {waiting} requests ({status.num_waiting_tokens} prompt tokens) wait; allowed "
+                    f"are {self._info.max_queued_requests} and {self._info.max_queued_tokens}; try again later"
+                )
+            self._num_preparing += 1
+
+    def leave(self) -> None:
+        """The request of an `enter` is with the engine, or was refused."""
+        with self._lock:
+            self._num_preparing -= 1

@@ -1,0 +1,50 @@
+"""Log lines of a front, through Triton's logger where there is one. No prompts, no generated text, no secrets."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any, Literal
+
+Level = Literal["info", "warn", "error", "verbose"]
+
+
+class Log:
+    """Writes one line a call, as text or as a JSON object."""
+
+    def __init__(self, front_name: str, log_format: str = "text", logger: Any = None) -> None:
+        """`logger`: pb_utils.Logger, or None for standard error."""
+        self._front_name = front_name
+        self._json = log_format == "json"
+        self._logger = logger
+
+    def info(self, message: str, **fields: object) -> None:
+        """What an operator wants to see once."""
+        self._write("info", message, fields)
+
+    def warn(self, message: str, **fields: object) -> None:
+        """Something that goes on, but not as wished."""
+        self._write("warn", message, fields)
+
+    def error(self, message: str, **fields: object) -> None:
+        """Something failed."""
+        self._write("error", message, fields)
+
+    def verbose(self, message: str, **fields: object) -> None:
+        """Only seen when the server runs with --log-verbose."""
+        self._write("verbose", message, fields)
+
+    def _write(self, level: Level, message: str, fields: dict[str, object]) -> None:
+        line = self._format(level, message, fields)
+        if self._logger is not None:
+            getattr(self._logger, f"log_{level}")(line)
+        elif level != "verbose":
+            print(line, file=sys.stderr, flush=True)
+
+    def _format(self, level: Level, message: str, fields: dict[str, object]) -> str:
+        if self._json:
+            record = {"time": time.time(), "level": level, "front": self._front_name, "message": message, **fields}
+            return json.dumps(record, default=str)
+        pairs = "".join(f" {name}={value}" for name, value in fields.items())
+        return f"flover {self._front_name}: {message}{pairs}"

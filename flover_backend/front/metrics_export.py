@@ -1,0 +1,157 @@
+"""Writes the engine's snapshots to Triton's /metrics while this front is the leader.
+
+Every front creates all families and all their series when it loads, so that a leader's end takes none of them away.
+The table of families is metric_families.py's. Each write is a round trip to Triton, so a thread of its own does it,
+and of snapshots that come faster than they can be written only the last counts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from flover_backend import metric_families
+from flover_backend.channel import EngineInfo, Metrics
+from flover_backend.front.logs import Log
+from flover_backend.metric_families import Family, series
+
+
+def label_sets(family: Family, info: EngineInfo) -> Iterator[dict[str, str]]:
+    """All label values that the engine may use with a declared family."""
+    if family.labels and family.labels[0] == "block_size":
+        yield {label: str(getattr(info, label)) for label in family.labels}
+        return
+    for values in itertools.product(*(_values(family, label) for label in family.labels)):
+        yield dict(zip(family.labels, values, strict=True))
+
+
+def _values(family: Family, label: str) -> tuple[str, ...]:
+    return {
+        "le": (*(f"{bound:g}" for bound in family.bounds), "+Inf"),
+        "request_type": ("waiting", "active"),
+        "kv_cache_block_type": ("used", "max", "free", "tokens_per", "fraction"),
+        "reason": metric_families.FINISH_REASONS if "finished" in family.name else metric_families.REJECT_REASONS,
+    }[label]
+
+
+class TritonSeries:
+    """All series of this model in Triton's registry: series name as the engine writes it -> pb_utils metric."""
+
+    def __init__(self, pb_utils: Any, info: EngineInfo, model: str, version: str) -> None:
+        """Raises what pb_utils raises when the server has its metrics disabled."""
+        self._families = []
+        self.counters: dict[str, Any] = {}
+        self.gauges: dict[str, Any] = {}
+        for family in metric_families.declared():
+            is_gauge = family.kind == "gauge"
+            kind = pb_utils.MetricFamily.GAUGE if is_gauge else pb_utils.MetricFamily.COUNTER
+            handle = pb_utils.MetricFamily(name=family.name, description=family.help, kind=kind)
+            self._families.append(handle)
+            metrics = self.gauges if is_gauge else self.counters
+            for labels in label_sets(family, info):
+                metrics[series(family.name, **labels)] = handle.Metric(
+                    labels={"model": model, "version": version, **labels}
+                )
+
+
+class MetricsWriter:
+    """The leader's pen. In a front that is not the leader it only holds the series."""
+
+    def __init__(
+        self,
+        pb_utils: Any,
+        info: EngineInfo,
+        written: Callable[[int], None],
+        model: str,
+        version: str,
+        log: Log,
+    ) -> None:
+        """`written(sequence)` is called when a snapshot is in Triton's registry."""
+        self._written = written
+        self._log = log
+        self._series: TritonSeries | None = None
+        try:
+            self._series = TritonSeries(pb_utils, info, model, version)
+        except Exception as error:
+            log.warn(
+                f"no metrics: the server takes none ({error}); start it without --allow-metrics=false to have them"
+            )
+        self._totals: dict[str, float] = {}
+        """What of each counter of this engine is in Triton's registry."""
+        self._unknown: dict[str, None] = {}
+        self._news = threading.Condition()
+        self._leader: tuple[Metrics | None] | None = None
+        self._latest: Metrics | None = None
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._thread.start()
+
+    def on_leader(self, acknowledged: Metrics | None) -> None:
+        """This front writes from now on."""
+        with self._news:
+            self._leader = (acknowledged,)
+            self._news.notify()
+
+    def on_metrics(self, metrics: Metrics) -> None:
+        """Write this snapshot soon, unless a later one comes first."""
+        with self._news:
+            self._latest = metrics
+            self._news.notify()
+
+    def close(self, timeout_s: float) -> bool:
+        """Write what came, end the thread; False when it took longer than `timeout_s`."""
+        with self._news:
+            self._closing = True
+            self._news.notify()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: self._leader or self._latest or self._closing)
+                leader, self._leader = self._leader, None
+                metrics, self._latest = self._latest, None
+                closing = self._closing
+            try:
+                if leader is not None:
+                    self._take_over(leader[0])
+                if metrics is not None:
+                    self._write(metrics)
+            except Exception as error:
+                self._log.error(f"metrics could not be written: {error!r}")
+            if closing:
+                return
+
+    def _take_over(self, acknowledged: Metrics | None) -> None:
+        """What this engine's predecessor in writing has got into the registry; a registry that lost it counts less."""
+        known = {} if acknowledged is None else acknowledged.counters
+        counters = self._series.counters if self._series is not None else {}
+        self._totals = {name: min(total, counters[name].value()) for name, total in known.items() if name in counters}
+
+    def _write(self, metrics: Metrics) -> None:
+        if self._series is not None:
+            for name, total in metrics.counters.items():
+                self._raise_to(name, total)
+            for name, value in metrics.gauges.items():
+                metric = self._find(self._series.gauges, name)
+                if metric is not None:
+                    metric.set(value)
+        self._written(metrics.sequence)
+
+    def _raise_to(self, name: str, total: float) -> None:
+        assert self._series is not None
+        increment = total - self._totals.get(name, 0.0)
+        metric = self._find(self._series.counters, name) if increment > 0 else None
+        if metric is not None:
+            metric.increment(increment)
+            self._totals[name] = total
+
+    def _find(self, metrics: dict[str, Any], name: str) -> Any:
+        metric = metrics.get(name)
+        if metric is None and name not in self._unknown:
+            self._unknown[name] = None
+            self._log.warn(f"metric series {name} is not in the table of families; it is not exported")
+        return metric

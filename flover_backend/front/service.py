@@ -1,0 +1,239 @@
+"""A front's life with its engine: takes requests in, passes the engine's news to their streams, ends them all.
+
+Puts the parts together (parser, tokenizer, streams, senders, cancellation, counters, metrics); each part owns its
+own resource. Knows Triton only through `Incoming`. Threads: Triton's (`accept`), a small pool that tokenizes, the
+client's reader (the `on_...` methods), the senders, and one for chores.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from flover_backend.channel import Metrics, Status
+from flover_backend.errors import EngineFailed, FloverError, InvalidRequest
+from flover_backend.front.admission import Admission
+from flover_backend.front.cancellation import SWEEP_INTERVAL_S, CancellationSweep
+from flover_backend.front.counters import FrontCounters
+from flover_backend.front.detokenizer import Detokenizer
+from flover_backend.front.interface import Client, MetricsSink
+from flover_backend.front.live import LiveRequests
+from flover_backend.front.logs import Log
+from flover_backend.front.parse import Arrays, ParsedRequest, RequestParser, check_ids, sampling_params
+from flover_backend.front.periodic import Periodic
+from flover_backend.front.responses import Responder
+from flover_backend.front.sender import SenderPool
+from flover_backend.front.sequence import Sequence, TokenLogprob
+from flover_backend.front.stops import StopFinder
+from flover_backend.front.stream import Cancelled, Stream
+from flover_backend.front.tokenizer import Tokenizer
+from flover_backend.request import FinishReason, Request, SamplingParams
+
+TOKENIZER_THREADS = 2
+CLOSE_STREAMS_S = 2.0
+CLOSE_THREADS_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A Triton request, copied out of it."""
+
+    arrays: Arrays
+    request_parameters: str
+    """A JSON object."""
+    wants_text: bool
+    """Whether the client asked for `text_output`."""
+    responder: Responder
+
+
+class FrontService:
+    """Serves requests with one engine client. `on_...` methods are the client's handler (front/client.py)."""
+
+    def __init__(
+        self,
+        client: Client,
+        tokenizer: Tokenizer | None,
+        metrics: MetricsSink,
+        log: Log,
+        *,
+        sender_threads: int,
+        header_prefix: str | None = None,
+    ) -> None:
+        self.log = log
+        self._client = client
+        self._tokenizer = tokenizer
+        self._metrics = metrics
+        self._parser = RequestParser(client.info, has_tokenizer=tokenizer is not None, header_prefix=header_prefix)
+        self._admission = Admission(client.info)
+        self._live = LiveRequests()
+        self._counters = FrontCounters(client.front_stats)
+        self._senders = SenderPool(sender_threads)
+        self._tokenizing = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
+        chores: list[Callable[[], None]] = [CancellationSweep(self._live, self._cancel), self._counters.flush]
+        self._chores = Periodic(SWEEP_INTERVAL_S, chores, log)
+
+    def accept(self, incoming: Incoming) -> None:
+        """Take a request in; its responses, refusals too, come from the sender threads. Does not raise or block."""
+        arrival_time = time.monotonic()
+        stream = Stream(self._client.next_key(), incoming.responder, self)
+        self._live.add(stream)
+        try:
+            self._admission.enter()
+        except FloverError as error:
+            return self._refuse(stream, error)
+        try:
+            parsed = self._parser.parse(incoming.arrays, incoming.request_parameters, incoming.wants_text)
+            if parsed.text is None:
+                self._submit(stream, parsed, parsed.prompt_ids or [], arrival_time)
+                self._admission.leave()
+            else:
+                self._tokenizing.submit(self._tokenize, stream, parsed, parsed.text, arrival_time)
+        except Exception as error:
+            self._admission.leave()
+            self._refuse(stream, self._as_flover_error(stream, error))
+
+    def _tokenize(self, stream: Stream, parsed: ParsedRequest, text: str, arrival_time: float) -> None:
+        try:
+            if self._live.get(stream.key) is not None and self._tokenizer is not None:
+                ids = check_ids("text_input", self._tokenizer.encode(text), self._client.info)
+                self._submit(stream, parsed, ids, arrival_time)
+        except Exception as error:
+            self._refuse(stream, self._as_flover_error(stream, error))
+        finally:
+            self._admission.leave()
+
+    def _submit(self, stream: Stream, parsed: ParsedRequest, prompt_ids: list[int], arrival_time: float) -> None:
+        info = self._client.info
+        params = sampling_params(parsed, len(prompt_ids), info)
+        token_bytes = self._tokenizer.token_bytes if self._tokenizer is not None else None
+        sequences = [self._sequence(parsed, params) for _ in range(params.n)]
+        eager = parsed.outputs.stream or bool(parsed.stop)
+        if not stream.start(parsed.outputs, sequences, len(prompt_ids), token_bytes, eager=eager):
+            return
+        if "seed" not in parsed.values and params.temperature > 0:
+            self.log.verbose("seed drawn", request=stream.key, seed=params.seed)
+        deadline = None if parsed.deadline_s is None else arrival_time + parsed.deadline_s
+        self._client.submit(
+            Request(
+                key=stream.key,
+                prompt_ids=prompt_ids,
+                params=params,
+                arrival_time=arrival_time,
+                deadline=deadline,
+                has_stop_strings=bool(parsed.stop),
+            )
+        )
+
+    def _sequence(self, parsed: ParsedRequest, params: SamplingParams) -> Sequence:
+        wants_text = parsed.outputs.text or bool(parsed.stop)
+        detokenizer = Detokenizer(self._tokenizer.token_bytes) if self._tokenizer is not None and wants_text else None
+        stops = StopFinder(parsed.stop) if parsed.stop else None
+        ending_ids = (*self._client.info.eos_token_ids, *params.stop_token_ids)
+        return Sequence(detokenizer, stops, ending_ids, params.min_tokens)
+
+    def _as_flover_error(self, stream: Stream, error: Exception) -> FloverError:
+        if isinstance(error, FloverError):
+            return error
+        self.log.error(f"request {stream.key} could not be read: {error!r}")
+        return FloverError(f"the request could not be read: {error}")
+
+    def _refuse(self, stream: Stream, error: FloverError) -> None:
+        if stream.end(error):
+            self._counters.rejected(error)
+
+    def _cancel(self, stream: Stream) -> None:
+        if stream.end(Cancelled("cancelled by the client")):
+            self._client.cancel(stream.key)
+
+    # what streams ask (StreamOwner)
+
+    def schedule(self, stream: Stream) -> None:
+        """Let a sender thread serve the stream."""
+        self._senders.schedule(stream)
+
+    def stopped(self, stream: Stream, index: int, num_tokens: int) -> None:
+        """Tell the engine of a stop string."""
+        self._client.finish(stream.key, index, num_tokens)
+
+    def coalesced(self, saved: int) -> None:
+        """Count responses that were saved because several iterations' news went out in one."""
+        self._counters.coalesced(saved)
+
+    def closed(self, stream: Stream, *, abandoned: bool) -> None:
+        """The request has had its FINAL."""
+        self._live.remove(stream.key)
+        if abandoned:
+            self._client.cancel(stream.key)
+
+    # the engine's news (EngineHandler)
+
+    def on_tokens(
+        self, key: int, index: int, token_ids: list[int], finish: FinishReason, logprobs: list[TokenLogprob] | None
+    ) -> None:
+        """Queue them for their stream, if it still lives."""
+        stream = self._live.get(key)
+        if stream is not None:
+            stream.push(index, token_ids, logprobs, finish)
+
+    def on_ended(self, key: int, code: str, message: str, reason: str) -> None:
+        """The engine ended the request as a whole."""
+        stream = self._live.get(key)
+        if stream is not None:
+            stream.end(_error_of(code, message))
+
+    def on_status(self, status: Status) -> None:
+        """The queue became full, or has room again, or a drain began."""
+        self._admission.update(status)
+
+    def on_drain(self) -> None:
+        """Said once, before the status that says it too."""
+        self.log.info("draining: new requests are refused")
+
+    def on_leader(self, acknowledged: Metrics | None) -> None:
+        """This front writes the metrics from now on."""
+        self._metrics.on_leader(acknowledged)
+
+    def on_metrics(self, metrics: Metrics) -> None:
+        """A snapshot to write."""
+        self._metrics.on_metrics(metrics)
+
+    def on_failed(self, message: str) -> None:
+        """The engine is gone: every live request ends with INTERNAL, and no new one is taken."""
+        self._admission.fail(message)
+        self.log.error(f"the engine has failed: {message}")
+        for stream in self._live.all():
+            stream.end(EngineFailed(f"the engine has failed: {message}"))
+
+    def close(self) -> None:
+        """End what lives with UNAVAILABLE, leave the engine, join the threads. Bounded; safe to call once."""
+        self._admission.update(Status(num_waiting_requests=0, num_waiting_tokens=0, accepting=False, draining=True))
+        self._tokenizing.shutdown(wait=False, cancel_futures=True)
+        for stream in self._live.all():
+            if stream.end(_error_of("UNAVAILABLE", "the model is being unloaded")):
+                self._client.cancel(stream.key)
+        if not self._live.wait_until_empty(CLOSE_STREAMS_S):
+            self.log.warn(f"{len(self._live.all())} requests did not end within {CLOSE_STREAMS_S} s")
+        self._counters.flush()
+        parts = (self._chores, self._senders, self._metrics)
+        late = [type(part).__name__ for part in parts if not part.close(CLOSE_THREADS_S)]
+        if late:
+            self.log.warn(f"{', '.join(late)} did not end within {CLOSE_THREADS_S} s")
+        self._client.close()
+
+
+class _Coded(FloverError):
+    """An error whose code was given by the engine."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def _error_of(code: str, message: str) -> FloverError:
+    if code == Cancelled.code:
+        return Cancelled(message)
+    if code == InvalidRequest.code:
+        return InvalidRequest(message)
+    return _Coded(code, message)

@@ -1,0 +1,184 @@
+"""One request on its way out: the engine's news in, responses out, in order, with one FINAL at the end.
+
+News may come from any thread and never waits for a send. Responses are made by whichever sender thread serves the
+stream, one at a time; news that gathered while the previous response was being sent goes out together in the next.
+
+    who            may call
+    any thread     push, end, cancelled
+    one sender     serve (the pool never serves a stream twice at once)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from typing import Protocol
+
+from flover_backend.errors import FloverError
+from flover_backend.front.detokenizer import TokenBytes
+from flover_backend.front.logs import Log
+from flover_backend.front.parse import OutputOptions
+from flover_backend.front.responses import Responder, content
+from flover_backend.front.sequence import Sequence, TokenLogprob
+from flover_backend.request import FinishReason
+
+
+class Cancelled(FloverError):
+    """The client went away."""
+
+    code = "CANCELLED"
+
+
+class StreamOwner(Protocol):
+    """What a stream asks of the front around it."""
+
+    log: Log
+
+    def schedule(self, stream: Stream) -> None:
+        """Let a sender thread serve the stream."""
+
+    def stopped(self, stream: Stream, index: int, num_tokens: int) -> None:
+        """A stop string ended sequence `index`."""
+
+    def coalesced(self, saved: int) -> None:
+        """A response holds the news of `saved` iterations more than one."""
+
+    def closed(self, stream: Stream, *, abandoned: bool) -> None:
+        """FINAL was sent; `abandoned`: although the engine may still be at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    index: int
+    token_ids: list[int]
+    logprobs: list[TokenLogprob] | None
+    finish: FinishReason
+
+
+class Stream:
+    """The one ordered queue of a request's responses."""
+
+    def __init__(self, key: int, responder: Responder, owner: StreamOwner) -> None:
+        self.key = key
+        self._responder = responder
+        self._owner = owner
+        self._options = OutputOptions(stream=False)
+        self._sequences: list[Sequence] = []
+        self._num_input_tokens = 0
+        self._token_bytes: TokenBytes | None = None
+        self._lock = threading.Lock()
+        self._news: list[_News] = []
+        self._error: FloverError | None = None
+        self._scheduled = False
+        self._closed = False
+        self._eager = True
+        self._num_open = 0
+
+    def start(
+        self,
+        options: OutputOptions,
+        sequences: list[Sequence],
+        num_input_tokens: int,
+        token_bytes: TokenBytes | None,
+        *,
+        eager: bool,
+    ) -> bool:
+        """Before the engine gets the request. False when it has ended already (cancelled while it was tokenized).
+
+        `eager`: look at each token as it comes (a stream, or stop strings to find), not only at the end.
+        """
+        with self._lock:
+            self._options, self._sequences, self._num_input_tokens = options, sequences, num_input_tokens
+            self._token_bytes, self._eager, self._num_open = token_bytes, eager, len(sequences)
+            return self._error is None
+
+    def push(self, index: int, token_ids: list[int], logprobs: list[TokenLogprob] | None, finish: FinishReason) -> None:
+        """News of sequence `index`; ignored once the request has ended."""
+        with self._lock:
+            if self._closed or self._error is not None:
+                return
+            self._news.append(_News(index, token_ids, logprobs, finish))
+            self._num_open -= finish != FinishReason.NONE
+            schedule = self._must_schedule()
+        if schedule:
+            self._owner.schedule(self)
+
+    def end(self, error: FloverError) -> bool:
+        """End the request with `error`; what came before goes out first. False when it has ended already."""
+        with self._lock:
+            if self._closed or self._error is not None:
+                return False
+            self._error = error
+            schedule = self._must_schedule()
+        if schedule:
+            self._owner.schedule(self)
+        return True
+
+    def client_is_gone(self) -> bool:
+        """Ask Triton; a round trip. False once the request has ended."""
+        return self._error is None and self._responder.is_cancelled()
+
+    def serve(self) -> None:
+        """Send what there is to send."""
+        with self._lock:
+            news, self._news = self._news, []
+            error = self._error
+        abandoned = False
+        try:
+            closed = self._respond(news, error)
+        except Exception as problem:  # NOTE: whatever it was, the client must get its FINAL.
+            closed = abandoned = True
+            self._abandon(problem)
+        self._settle(closed)
+        if closed:
+            self._owner.closed(self, abandoned=abandoned)
+
+    def _must_schedule(self) -> bool:
+        """Under the lock: whether the caller has to schedule the stream now."""
+        if self._scheduled or not self._has_work():
+            return False
+        self._scheduled = True
+        return True
+
+    def _has_work(self) -> bool:
+        return self._error is not None or (bool(self._news) and (self._eager or self._num_open == 0))
+
+    def _settle(self, closed: bool) -> None:
+        with self._lock:
+            self._closed = closed
+            self._scheduled = False
+            schedule = not closed and self._must_schedule()
+        if schedule:
+            self._owner.schedule(self)
+
+    def _respond(self, news: list[_News], error: FloverError | None) -> bool:
+        """True when FINAL was sent."""
+        for item in news:
+            sequence = self._sequences[item.index]
+            if not sequence.finish and sequence.take(item.token_ids, item.logprobs, item.finish):
+                self._owner.stopped(self, item.index, sequence.num_tokens)
+        if self._sequences and all(sequence.finish for sequence in self._sequences):
+            self._send_content(news, final=True)
+            return True
+        if self._options.stream and news and not isinstance(error, Cancelled):
+            self._send_content(news, final=False)
+        if error is not None:
+            self._responder.fail(error)
+        return error is not None
+
+    def _send_content(self, news: list[_News], *, final: bool) -> None:
+        outputs = content(self._options, self._sequences, self._num_input_tokens, self._token_bytes)
+        iterations = max(Counter(item.index for item in news).values(), default=1)
+        if self._options.stream and iterations > 1:
+            self._owner.coalesced(iterations - 1)
+        self._responder.send(outputs, final=final)
+
+    def _abandon(self, problem: Exception) -> None:
+        self._owner.log.error(f"request {self.key}: its response could not be sent: {problem!r}")
+        if self._responder.closed:
+            return
+        try:
+            self._responder.fail(FloverError(f"the response could not be sent: {problem}"))
+        except Exception as second:
+            self._owner.log.error(f"request {self.key}: nor could the error be sent: {second!r}")

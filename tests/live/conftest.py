@@ -1,0 +1,178 @@
+"""A bare tritonserver, started by hand on a copy of the shipped model repository, as an operator would do it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
+TRITON = SITE_PACKAGES / "pytriton" / "tritonserver"
+START_TIMEOUT_S = 90
+STOP_TIMEOUT_S = 40
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def stub_environment(folder: Path) -> Path:
+    """The `bin` of a virtual environment that has the package: this one, or one that adds the source tree to it.
+
+    The stub takes its `sys.path` from the python3 that is first on PATH and ignores PYTHONPATH.
+    """
+    probe = [sys.executable, "-I", "-c", "import flover_backend; print(flover_backend.__file__)"]
+    found = subprocess.run(probe, cwd="/", capture_output=True, text=True, check=False).stdout.strip()
+    if found == str(ROOT / "flover_backend" / "__init__.py"):
+        return Path(sys.executable).parent
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    site = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    (site / "flover.pth").write_text(f"{ROOT}\n{SITE_PACKAGES}\n")
+    return folder / "bin"
+
+
+class LiveServer:
+    """One tritonserver. Tests add requests; whoever made it stops it."""
+
+    def __init__(self, folder: Path, arguments: list[str], environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.http_port, self.grpc_port, self.metrics_port = free_ports(3)
+        self.log_path = folder / "server.log"
+        ports = [
+            *("--http-address=127.0.0.1", f"--http-port={self.http_port}"),
+            *("--grpc-address=127.0.0.1", f"--grpc-port={self.grpc_port}"),
+            *("--metrics-address=127.0.0.1", f"--metrics-port={self.metrics_port}"),
+        ]
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [str(TRITON / "bin" / "tritonserver"), *ports, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    @property
+    def grpc_url(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+    @property
+    def http_url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def metrics(self) -> dict[str, float]:
+        """Series -> value of this scrape."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        pairs = [line.rsplit(" ", 1) for line in lines if line and not line.startswith("#")]
+        return {name: float(value) for name, value in pairs}
+
+    def wait_ready(self, model: str = "flover") -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._is_ready(model):
+            assert self.process.poll() is None, f"the server ended:\n{self.log()[-5000:]}"
+            assert time.monotonic() < deadline, f"the server was not ready in time:\n{self.log()[-5000:]}"
+            time.sleep(0.05)
+
+    def _is_ready(self, model: str) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.http_url}/v2/models/{model}/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def wait_ended(self) -> int:
+        """Its exit code, when it ends by itself."""
+        return self.process.wait(START_TIMEOUT_S)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the server did not stop:\n{self.log()[-5000:]}") from None
+
+
+StartServer = Callable[..., LiveServer]
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """start_server(model_json, instances=1, arguments=[...]) -> a server that is starting; stopped at the end."""
+    shared = tmp_path_factory.mktemp("triton")
+    backend = shared / "backends" / "python"
+    backend.mkdir(parents=True)
+    release = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = TRITON / "python_backend_stubs" / release / "triton_python_backend_stub"
+    for source in [*(path for path in (TRITON / "backends" / "python").iterdir() if path.is_file()), stub]:
+        (backend / source.name).symlink_to(source)
+    libraries = [str(SITE_PACKAGES / "nvidia_pytriton.libs"), sysconfig.get_config_var("LIBDIR")]
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        "LD_LIBRARY_PATH": os.pathsep.join(libraries),
+        "PATH": f"{stub_environment(shared / 'venv')}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+    }
+    started: list[LiveServer] = []
+
+    def start(
+        model_json: dict[str, object] | None = None, instances: int = 1, arguments: tuple[str, ...] = ()
+    ) -> LiveServer:
+        folder = tmp_path_factory.mktemp("server")
+        copy_repository(folder / "models", model_json or {}, instances)
+        common = (
+            f"--model-repository={folder / 'models'}",
+            f"--backend-directory={shared / 'backends'}",
+            "--model-control-mode=explicit",
+            "--load-model=flover",
+            "--allow-gpu-metrics=false",
+            "--pinned-memory-pool-byte-size=0",
+        )
+        server = LiveServer(folder, [*common, *arguments], environment)
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+def copy_repository(target: Path, model_json: dict[str, object], instances: int) -> None:
+    shutil.copytree(ROOT / "model_repository", target, ignore=shutil.ignore_patterns("__pycache__"))
+    config = target / "flover" / "config.pbtxt"
+    config.write_text(config.read_text().replace("count: 1", f"count: {instances}"))
+    (target / "flover" / "1" / "model.json").write_text(json.dumps(model_json))
+
+
+@pytest.fixture(scope="session")
+def server(start_server: StartServer) -> LiveServer:
+    """The everyday server: the bundled model behind two fronts."""
+    running = start_server(instances=2)
+    running.wait_ready()
+    return running
