@@ -33,6 +33,8 @@ from flover_backend.importer.source import GGUFError, GGUFSource
 from flover_backend.importer.tokenizer import make_generation_config, make_tokenizer, make_tokenizer_config
 
 STAMP = "gguf-import.json"
+FLOAT16_LIMIT = 65520.0
+"""Values from here on round to infinity."""
 FORMAT = 1
 """Raised when an import of the same file would write something else than before."""
 
@@ -84,7 +86,7 @@ def _write(source: GGUFSource, folder: Path, dtype: DType, progress: ReportProgr
     _write_json(folder / "generation_config.json", generation)
     _write_json(folder / "tokenizer_config.json", make_tokenizer_config(source))
     progress("tokenizer", 1, 1)
-    write_safetensors(folder / "model.safetensors", shapes, _tensors(source, shape, progress), dtype)
+    write_safetensors(folder / "model.safetensors", shapes, _tensors(source, shape, dtype, progress), dtype)
 
 
 def _checked_shapes(source: GGUFSource, shape: Shape, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -110,13 +112,24 @@ def _check_vocabulary(source: GGUFSource, shape: Shape) -> None:
 
 
 def _tensors(
-    source: GGUFSource, shape: Shape, progress: ReportProgress
+    source: GGUFSource, shape: Shape, dtype: DType, progress: ReportProgress
 ) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     names = tensor_names(source, shape)
     for done, (ours, theirs) in enumerate(names.items()):
         progress("weights", done, len(names))
-        yield ours, in_hugging_face_order(theirs, source.tensor(theirs), shape)
+        values = source.tensor(theirs)
+        if dtype == "float16":
+            _require_float16(source, theirs, values)
+        yield ours, in_hugging_face_order(theirs, values, shape)
     progress("weights", len(names), len(names))
+
+
+def _require_float16(source: GGUFSource, name: str, values: npt.NDArray[np.float32]) -> None:
+    largest = np.abs(values, where=np.isfinite(values), out=np.zeros_like(values)).max(initial=0)
+    if largest >= FLOAT16_LIMIT:
+        raise GGUFError(
+            f"{source.path}: tensor {name} holds {largest}, which is beyond float16; import it as float32 or bfloat16"
+        )
 
 
 def _require_space(folder: Path, shapes: Mapping[str, tuple[int, ...]], dtype: DType) -> None:

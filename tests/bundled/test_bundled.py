@@ -10,10 +10,13 @@ import torch
 
 from flover_backend.bundled import names, path_of
 from flover_backend.errors import ConfigError
+from tests.models.paged import Paged
 from training.corpus import kjv_chapters
 
 DIR = path_of("llama-demo")
 PROMPTS = ["In the beginning", "And Jesus said unto", "The LORD is my", "\n"]
+LOGIT_TOLERANCE = 2e-4
+NEAR_TIE = 1e-4
 KNOWN_WORDS = 0.97
 """Least share of generated words that occur in the King James Bible."""
 
@@ -66,6 +69,26 @@ def test_tokenizer_takes_any_bytes(tokenizer) -> None:
     assert encoding.tokens[0] == "<s>"
     assert tokenizer.decode(encoding.ids) == text
     assert tokenizer.decode([0, 1]) == ""
+
+
+def test_logits_and_200_greedy_tokens_equal_transformers(reference, tokenizer) -> None:
+    from flover_backend.models.load import load_model
+
+    ours = load_model(DIR, "float32", "cpu", lambda stage, fraction: None)
+    assert (ours.eos_token_ids, ours.max_model_len) == ((1,), 2048)
+    for prompt in PROMPTS:
+        ids = tokenizer.encode(prompt).ids
+        settings = {"max_new_tokens": 200, "do_sample": False, "pad_token_id": 1, "eos_token_id": None}
+        whole = reference.generate(torch.tensor([ids]), **settings)[0]
+        expected = reference(whole[None]).logits[0]
+        paged = Paged(ours, 2, len(whole))
+        (prefill,) = paged.run([(0, whole.tolist())])
+        decode = torch.cat([paged.run([(1, ids)])[0], *(paged.run([(1, [t])])[0] for t in whole[len(ids) :].tolist())])
+        for logits in (prefill, decode):
+            torch.testing.assert_close(logits, expected, atol=LOGIT_TOLERANCE, rtol=0)
+            chosen = logits[len(ids) - 1 : -1]
+            gap = chosen.max(-1).values - chosen.gather(1, whole[len(ids) :, None])[:, 0]
+            assert gap.max() < NEAR_TIE
 
 
 def test_writes_its_source_words(reference, tokenizer) -> None:
