@@ -82,19 +82,17 @@ def lay_out_repository(folder: Path, name: str, instances: int, config: ModelJso
     version = folder.resolve() / "models" / name / "1"
     version.mkdir(parents=True)
     text = (MODEL_TEMPLATE / "config.pbtxt").read_text()
-    (version.parent / "config.pbtxt").write_text(fill_in(text, name, instances))
+    (version.parent / "config.pbtxt").write_text(with_instances(text, instances))
     shutil.copyfile(MODEL_TEMPLATE / "1" / "model.py", version / "model.py")
     (version / "model.json").write_text(json.dumps(changed_keys(config), indent=2) + "\n")
     return version.parent.parent
 
 
-def fill_in(config_pbtxt: str, name: str, instances: int) -> str:
-    """The shipped config.pbtxt with another model name and instance count. Raises ValueError if it has no such line."""
-    for pattern, value in ((r'^name: ".*"$', f'name: "{name}"'), (r"\bcount: *\d+", f"count: {instances}")):
-        config_pbtxt, found = re.subn(pattern, value, config_pbtxt, flags=re.MULTILINE)
-        if found != 1:
-            raise ValueError(f"config.pbtxt has {found} lines like {pattern}, not one")
-    return config_pbtxt
+def with_instances(config_pbtxt: str, count: int) -> str:
+    """The shipped config.pbtxt, which names no model, with another number of fronts."""
+    filled, found = re.subn(r"\bcount: *\d+", f"count: {count}", config_pbtxt)
+    assert found == 1, f"{MODEL_TEMPLATE}/config.pbtxt has {found} counts, not one"
+    return filled
 
 
 def changed_keys(config: ModelJson) -> dict[str, object]:

@@ -8,8 +8,7 @@ import pytest
 
 from flover_backend import server_files
 
-CONFIG = """name: "flover"
-backend: "python"
+CONFIG = """backend: "python"
 max_batch_size: 0
 input [{ name: "text_input" data_type: TYPE_STRING dims: [ 1 ] }]
 output [{ name: "text_output" data_type: TYPE_STRING dims: [ 1 ] }]

@@ -107,23 +107,15 @@ def test_a_port_out_of_range_is_refused() -> None:
 def test_the_repository_holds_name_count_and_changed_keys(template: Path, tmp_path: Path) -> None:
     repository = server_files.lay_out_repository(tmp_path / "run", "chat", 3, ModelJson(max_rows=7, reorder="none"))
     config = (repository / "chat" / "config.pbtxt").read_text()
-    assert 'name: "chat"' in config
     assert "count: 3" in config
     assert json.loads((repository / "chat" / "1" / "model.json").read_text()) == {"max_rows": 7, "reorder": "none"}
-
-
-def test_a_config_without_a_count_is_refused() -> None:
-    with pytest.raises(ValueError, match="0 lines like"):
-        server_files.fill_in('name: "flover"\n', "chat", 2)
 
 
 def test_the_shipped_config_can_be_filled_in() -> None:
     path = REPOSITORY / "model_repository" / "flover" / "config.pbtxt"
     if not path.exists():
         pytest.skip("not there yet")
-    text = server_files.fill_in(path.read_text(), "chat", 2)
-    assert 'name: "chat"' in text
-    assert "count: 2" in text
+    assert "count: 2 " in server_files.with_instances(path.read_text(), 2)
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cpu", 1), ("cuda", 4)])

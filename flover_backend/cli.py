@@ -1,0 +1,125 @@
+"""The command `flover`: parses, calls, and turns an error into one line and an exit status. Imports late, to be quick.
+
+Exit status: 0 done; 1 an error, told in one line; 2 the command line is wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flover_backend.cli_options import model_json, with_model_json_flags
+from flover_backend.errors import FloverError
+
+app = typer.Typer(
+    help="Serve autoregressive language models by temporal fusion behind NVIDIA Triton Inference Server.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    try:
+        app()
+    except FloverError as error:
+        print(f"flover: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+@with_model_json_flags
+def serve(
+    *,
+    model: Annotated[
+        str | None, typer.Option(help="Hugging Face directory, or a bundled model.", show_default="llama-demo")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Triton's name of the model.")] = "flover",
+    instances: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Front processes.", show_default="4 on a GPU, 1 on a CPU")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="gRPC port; 0: any free one.")] = 8001,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port; 0: any free one.")] = 8000,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Metrics port; 0: any free one.")] = 8002,
+    log_file: Annotated[
+        Path | None, typer.Option(help="File that gets the server's whole log; warnings and errors are shown anyway.")
+    ] = None,
+    **keys: Any,
+) -> None:
+    """Serve a model with the tritonserver of the nvidia-pytriton wheel, until Ctrl-C."""
+    from flover_backend.serve import serve as run
+    from flover_backend.serve import tell
+    from flover_backend.server import ServerOptions
+
+    config = model_json({"model": _absolute(model), **keys})
+    run(ServerOptions(config, name, instances, host, http_port, grpc_port, metrics_port, log_file, show=tell))
+
+
+def _absolute(model: str | None) -> str | None:
+    """A directory as an absolute path; the server runs elsewhere. Raises `ConfigError` for what is nothing."""
+    from flover_backend.bundled import path_of
+
+    if model is not None and Path(model).is_dir():
+        return str(Path(model).resolve())
+    if model is not None:
+        path_of(model)
+    return model
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What the model goes on from, or with --chat the question.")],
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it comes.")] = False,
+    chat: Annotated[bool, typer.Option("--chat", help="Put the prompt through the chat template of --model.")] = False,
+    model: Annotated[Path | None, typer.Option(help="Hugging Face directory that holds the chat template.")] = None,
+    url: Annotated[str, typer.Option(help="gRPC address of the server.")] = "127.0.0.1:8001",
+    name: Annotated[str, typer.Option(help="Triton's name of the model.")] = "flover",
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of the answer.", show_default="16")] = None,
+    min_tokens: Annotated[int | None, typer.Option(help="Fewest tokens of the answer.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.", show_default="1.0")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Sample among so many of the most likely tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Sample within this share of the probability.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Leave out tokens below this share of the likeliest.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: less repetition.")] = None,
+    presence_penalty: Annotated[float | None, typer.Option(help="Subtracted once for a token that occurred.")] = None,
+    frequency_penalty: Annotated[float | None, typer.Option(help="Subtracted for each time it occurred.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
+    ignore_eos: Annotated[bool | None, typer.Option("--ignore-eos", help="Go on after an end-of-text token.")] = None,
+    deadline_ms: Annotated[int | None, typer.Option(help="End after so many milliseconds.")] = None,
+) -> None:
+    """Send one prompt to a running server and print the answer."""
+    given = dict(locals())
+    from flover_backend.generate import chat_prompt
+    from flover_backend.generate import generate as run
+
+    if chat and model is None:
+        raise typer.BadParameter("--chat needs --model DIR, the directory whose chat template is meant")
+    if chat and model is not None:
+        prompt = chat_prompt(prompt, model)
+    own = ("prompt", "stream", "chat", "model", "url", "name")
+    parameters = {key: value for key, value in given.items() if key not in own and value not in (None, [])}
+    run(url, name, prompt, stream=stream, parameters=parameters)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="GGUF file of the LLaMA family.")],
+    directory: Annotated[Path, typer.Argument(help="Hugging Face directory to write.")],
+) -> None:
+    """Make a Hugging Face directory of a GGUF file."""
+    from flover_backend.importer.gguf import import_gguf
+    from flover_backend.importer.progress import console_progress
+
+    with console_progress() as progress:
+        print(import_gguf(file, directory, progress=progress))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""`flover serve`: a server in the foreground, until a signal or its own end; then drain, stop, leave nothing."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from flover_backend.channel import Loading
+from flover_backend.errors import FloverError
+from flover_backend.lifeline import adopt_orphans, end_children
+from flover_backend.observer import EngineObserver, FoundEngine, find_engines
+from flover_backend.server import ServerOptions, TritonServer
+from flover_backend.stop_signals import Stopped, StopSignals
+
+POLL_S = 0.2
+LEFTOVERS_TIMEOUT_S = 10.0
+
+
+def serve(options: ServerOptions) -> None:
+    """Serve until SIGINT or SIGTERM; a second one ends the drain. Raises `ConfigError`, `ServerFailed`."""
+    signals = StopSignals()
+    adopt_orphans()
+    server = TritonServer(options)
+    try:
+        server.start()
+        threading.Thread(target=report_load, args=(server.pid, tell), daemon=True).start()
+        server.wait_ready(signals.check)
+        print(ready_line(server), flush=True)
+        while not signals.wait(POLL_S):
+            server.check_running()
+        drain(server.pid, options.config.drain_timeout_s, give_up=lambda: signals.count > 1)
+    except Stopped:
+        tell("stopped while it was loading")
+    finally:
+        server.stop()
+        end_children(LEFTOVERS_TIMEOUT_S)
+
+
+def tell(text: str) -> None:
+    """A line for the operator."""
+    print(f"flover: {text}", file=sys.stderr, flush=True)
+
+
+def ready_line(server: TritonServer) -> str:
+    """The one line on standard output."""
+    return (
+        f"flover: model {server.options.name} is ready: gRPC {server.grpc_url}, HTTP {server.http_url}, "
+        f"metrics {server.metrics_url}"
+    )
+
+
+def report_load(server_pid: int, tell: Callable[[str], None]) -> None:
+    """Tell each stage of the engine's load, until it is loaded or gone. Runs in a thread beside the wait."""
+    stages: list[str] = []
+
+    def on_loading(news: Loading) -> None:
+        if news.stage not in stages:
+            stages.append(news.stage)
+            tell(f"loading: {news.stage}")
+
+    try:
+        while not (engines := find_engines(server_pid)):
+            time.sleep(POLL_S)
+        EngineObserver.connect(engines[0], "flover serve", on_loading=on_loading).close()
+    except (FloverError, OSError):
+        return  # the wait for readiness says why
+
+
+def drain(server_pid: int, timeout_s: float, give_up: Callable[[], bool]) -> None:
+    """Let what runs finish, for at most `timeout_s`, in every engine of the server; new requests are refused."""
+    threads = [
+        threading.Thread(target=_drain_engine, args=(engine, timeout_s), daemon=True)
+        for engine in find_engines(server_pid)
+    ]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads) and not give_up():
+        time.sleep(0.02)
+
+
+def _drain_engine(engine: FoundEngine, timeout_s: float) -> None:
+    try:
+        with EngineObserver.connect(engine, "flover serve") as observer:
+            done = observer.drain(timeout_s)
+            tell(f"drained: {done.finished} requests finished, {done.ended} were ended")
+    except (FloverError, OSError) as error:
+        tell(f"cannot drain: {error}")
