@@ -19,6 +19,11 @@ class Piece:
     length: int
     samples: bool
 
+    @property
+    def ends_first_prefill(self) -> bool:
+        """The end of a request's prompt, not of a recomputation; once a request, whatever its n."""
+        return self.samples and self.sequence.index == 0 and not self.sequence.output_ids
+
 
 @dataclass(slots=True)
 class Draft:

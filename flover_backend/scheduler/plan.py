@@ -9,7 +9,8 @@ iteration's tokens are known.
 Order in which a runner applies a plan:
 1. `block_moves`   (compaction; all reads of a move happen before any write of a later one)
 2. `row_moves`     (reorder: whole row state, block-table row included; then the source row is dead)
-3. `dead_rows`     rows that became free: block-table row := 0s, position := 0
+3. `dead_rows`     rows that became free, sources of `row_moves` among them, their destinations never: block-table
+                   row := 0s, position := 0. A row that a join takes in the same plan is here too
 4. `joins`         row state of rows that start
 5. `table_updates` block-table entries
 6. forward over the chunks (prefill) and `decode_rows`, sampling for rows that sample
@@ -74,7 +75,10 @@ class TableUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One iteration. `step` counts from 0 without gaps. Empty (`is_empty`) when there is nothing to compute."""
+    """One iteration. `step` counts from 0 without gaps. Empty (`is_empty`) when there is nothing to compute.
+
+    An empty plan holds nothing else either: rows that became free are told by the next plan that computes.
+    """
 
     step: int
     num_rows: int

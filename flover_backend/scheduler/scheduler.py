@@ -13,14 +13,17 @@ from dataclasses import dataclass
 
 from flover_backend.engine.interface import RequestEnded, SequenceUpdate
 from flover_backend.errors import InvalidRequest
-from flover_backend.kv.blocks import BlockAllocator, IntegrityError
+from flover_backend.kv.blocks import BlockAllocator
 from flover_backend.kv.compaction import compact
 from flover_backend.kv.tables import BlockTables
 from flover_backend.request import FinishReason, Request
 from flover_backend.scheduler.admission import Residents, check_request
 from flover_backend.scheduler.config import SchedulerConfig
+from flover_backend.scheduler.decode import Decode
 from flover_backend.scheduler.draft import Draft, assemble
-from flover_backend.scheduler.ending import finish_reason, is_exhausted
+from flover_backend.scheduler.ended import EndedSequences
+from flover_backend.scheduler.ending import finish_reason
+from flover_backend.scheduler.integrity import check_in_flight, check_order, check_states
 from flover_backend.scheduler.plan import Plan, StepResult, TokenLogprobs
 from flover_backend.scheduler.prefill import Prefill
 from flover_backend.scheduler.queue import WaitingQueue
@@ -32,7 +35,6 @@ _MESSAGES = {
     FinishReason.CANCELLED: "the request was cancelled",
     FinishReason.DEADLINE: "deadline_ms passed before the first token",
 }
-
 _ACTIVE = (SequenceState.PREFILL, SequenceState.RUNNING, SequenceState.ENDING)
 
 
@@ -57,14 +59,16 @@ class Scheduler:
         self._rows = RowMap(config.max_rows, config.reorder)
         self._residents = Residents(config, self._tables, self._rows)
         self._queue = WaitingQueue(config.max_queued_requests, config.max_queued_tokens)
+        self._decode = Decode(config, self._tables, self._queue, self._residents)
         self._prefill = Prefill(config, self._queue, self._residents)
         self._groups: dict[int, RequestGroup] = {}
         self._deadlines: list[tuple[float, int]] = []
+        self._ended = EndedSequences()
         self._events: list[SequenceUpdate | RequestEnded] = []
         self._in_flight: deque[_InFlight] = deque()
         self._next_uid = 0
         self._step = 0
-        self._leaves_before = 0
+        self._num_leaves_before = 0
 
     # From outside
 
@@ -89,16 +93,14 @@ class Scheduler:
     def finish(self, key: int, index: int, num_tokens: int) -> None:
         """A stop string ended sequence `index` after `num_tokens` tokens; what came after them does not count.
 
-        Ignored for a sequence that is over or has no token.
+        For a sequence that has just ended by itself this only corrects the count; unknown ones are ignored.
         """
         group = self._groups.get(key)
-        if group is None or not 0 <= index < len(group.sequences) or not group.sequences[index].output_ids:
-            return
-        sequence = group.sequences[index]
-        if sequence.state is not SequenceState.FINISHED:
-            self.counters.retracted_tokens += max(0, len(sequence.output_ids) - max(0, num_tokens))
+        sequence = group.sequences[index] if group is not None and 0 <= index < len(group.sequences) else None
+        if sequence is not None and sequence.output_ids and sequence.state is not SequenceState.FINISHED:
             self._end_sequence(sequence)
             self._events.append(SequenceUpdate(key, index, (), finish=FinishReason.STOP))
+        self.counters.retracted_tokens += self._ended.retract(key, index, num_tokens)
 
     def expire(self, now: float) -> None:
         """End the requests whose deadline is at or before `now`: with what there is, if they have a token."""
@@ -114,8 +116,8 @@ class Scheduler:
         """Decide the next iteration. An empty plan (nothing to compute) changes nothing on the device."""
         self.expire(self.config.clock())
         draft = Draft()
-        self._release_exhausted()
-        self._schedule_decodes(draft)
+        self._decode.release_exhausted()
+        self._decode.schedule(draft)
         self._prefill.schedule(draft)
         if self.config.reorder == "compact":
             draft.block_moves = compact(self._tables, self.config.max_block_moves)
@@ -179,82 +181,28 @@ class Scheduler:
         self._residents.check_integrity()
         residents = [s for resident in self._residents.in_order() for s in resident.group.unit_of(resident)]
         self._rows.check_integrity(residents)
-        self._check_order()
-        self._check_in_flight()
-        for group in self._groups.values():
-            unfinished = sum(s.state is not SequenceState.FINISHED for s in group.sequences)
-            if unfinished != group.num_unfinished or not unfinished:
-                raise IntegrityError(f"request {group.key} counts {group.num_unfinished} unfinished, has {unfinished}")
-
-    # Phases of a plan
-
-    def _release_exhausted(self) -> None:
-        """With plans ahead of results: a sequence whose last token is in flight needs its row and blocks no more."""
-        for sequence in self._residents.in_order():
-            if sequence.state is SequenceState.RUNNING and is_exhausted(sequence, self.config):
-                self._residents.release(sequence)
-                sequence.state = SequenceState.ENDING
-
-    def _schedule_decodes(self, draft: Draft) -> None:
-        """One token for each running sequence; oldest first, so that the newest pay when blocks run out."""
-        for sequence in self._residents.in_order():
-            if sequence.state is SequenceState.RUNNING and self._make_room(sequence, draft):
-                sequence.num_computed += 1
-                sequence.num_in_flight += 1
-                draft.decodes.append(sequence)
-
-    def _make_room(self, sequence: Sequence, draft: Draft) -> bool:
-        """A block for the next token where one is needed; False if `sequence` itself had to be preempted."""
-        if sequence.num_computed < len(self._tables[sequence.uid]) * self.config.block_size:
-            return True
-        while not self.allocator.can_allocate(1):
-            victim = self._residents.newest()
-            self._preempt(victim)
-            draft.preemptions += 1
-            if victim is sequence:
-                return False
-        self._tables.append(sequence.uid)
-        draft.grown.append(sequence)
-        return True
-
-    def _preempt(self, sequence: Sequence) -> None:
-        """Take everything from a sequence (from all n where they are not forked) but its tokens."""
-        self._residents.release(sequence)
-        for member in sequence.group.unit_of(sequence):
-            member.state = SequenceState.PREEMPTED
-            member.num_computed = 0
-        self._queue.requeue(sequence)
+        check_order(self._residents, self._queue)
+        check_states(self._groups.values(), self._residents, self._queue)
+        check_in_flight(self._groups.values(), [flight.sampled for flight in self._in_flight])
 
     def _count(self, plan: Plan, draft: Draft) -> None:
-        counters = self.counters
-        self._leaves_before, leaves = self._rows.num_leaves, self._rows.num_leaves - self._leaves_before
+        num_leaves = self._rows.num_leaves
         stats = PlanStats(
             step=plan.step,
             num_rows=plan.num_rows,
             num_live=plan.num_rows - len(plan.idle_rows),
             decode_tokens=len(plan.decode_rows),
             prefill_tokens=sum(piece.length for piece in draft.pieces),
+            prompt_tokens=sum(len(p.sequence.group.prompt_ids) for p in draft.pieces if p.ends_first_prefill),
             joins=len(plan.joins),
-            leaves=leaves,
+            leaves=num_leaves - self._num_leaves_before,
             row_moves=len(plan.row_moves),
             block_moves=len(plan.block_moves),
             preemptions=draft.preemptions,
             started_keys=tuple(draft.started_keys),
         )
-        counters.iterations += not plan.is_empty
-        counters.prefill_tokens += stats.prefill_tokens
-        counters.decode_tokens += stats.decode_tokens
-        counters.prompt_tokens += sum(
-            len(p.sequence.group.prompt_ids)
-            for p in draft.pieces
-            if p.samples and p.sequence.index == 0 and not p.sequence.output_ids
-        )
-        counters.preemptions += stats.preemptions
-        counters.joins += stats.joins
-        counters.leaves = self._rows.num_leaves
-        counters.reorders += bool(plan.row_moves or plan.block_moves)
-        counters.rows_moved += stats.row_moves
-        counters.blocks_moved += stats.block_moves
+        self._num_leaves_before = num_leaves
+        self.counters.add_plan(stats)
         self.last_plan = stats
 
     # Results and endings
@@ -290,9 +238,7 @@ class Scheduler:
         for sequence in group.sequences:
             if sequence.state is not SequenceState.FINISHED:
                 self._end_sequence(sequence)
-                self._events.append(
-                    SequenceUpdate(group.key, sequence.index, (), finish=FinishReason.DEADLINE),
-                )
+                self._events.append(SequenceUpdate(group.key, sequence.index, (), finish=FinishReason.DEADLINE))
 
     def _end_request(self, group: RequestGroup, reason: FinishReason) -> None:
         for sequence in group.sequences if group.forked else [group.parent]:
@@ -306,6 +252,7 @@ class Scheduler:
     def _end_sequence(self, sequence: Sequence) -> None:
         """End one sequence of a forked request; the request with its last one."""
         self._withdraw(sequence)
+        self._ended.remember(sequence)
         sequence.state = SequenceState.FINISHED
         sequence.group.num_unfinished -= 1
         if not sequence.group.num_unfinished:
@@ -323,19 +270,3 @@ class Scheduler:
         if len(self._deadlines) > 2 * len(self._groups) + 64:
             self._deadlines = [entry for entry in self._deadlines if entry[1] in self._groups]
             heapq.heapify(self._deadlines)
-
-    def _check_order(self) -> None:
-        """Whoever waits is newer than whoever holds blocks, and waits in arrival order."""
-        uids = [s.uid for s in [*self._residents.in_order(), *self._queue.entries()]]
-        if uids != sorted(uids):
-            raise IntegrityError(f"arrival order is violated: residents, then the queue, are {uids}")
-
-    def _check_in_flight(self) -> None:
-        counts: dict[int, int] = {}
-        for flight in self._in_flight:
-            for sequence in flight.sampled:
-                counts[sequence.uid] = counts.get(sequence.uid, 0) + 1
-        for group in self._groups.values():
-            for sequence in group.sequences:
-                if sequence.num_in_flight != counts.get(sequence.uid, 0):
-                    raise IntegrityError(f"{sequence!r} counts {sequence.num_in_flight} tokens in flight")

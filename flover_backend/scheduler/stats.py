@@ -20,7 +20,8 @@ class Counters:
     generated_tokens: int = 0
     """Tokens handed out by `commit`."""
     retracted_tokens: int = 0
-    """Of those, tokens after a stop string that the front found: delivered are generated - retracted."""
+    """Of those, tokens after a stop string that the front found. Delivered are generated - retracted: a difference
+    that can step back a few tokens, so an exporter of a counter shows the largest value so far."""
     wasted_tokens: int = 0
     """Sampled tokens dropped because their sequence had ended meanwhile."""
     preemptions: int = 0
@@ -30,6 +31,18 @@ class Counters:
     """Plans with at least one row or block move."""
     rows_moved: int = 0
     blocks_moved: int = 0
+
+    def add_plan(self, stats: PlanStats) -> None:
+        """Add what one plan holds; `leaves`, which also happen between plans, are kept up to date by the scheduler."""
+        self.iterations += bool(stats.decode_tokens or stats.prefill_tokens)
+        self.prefill_tokens += stats.prefill_tokens
+        self.decode_tokens += stats.decode_tokens
+        self.prompt_tokens += stats.prompt_tokens
+        self.preemptions += stats.preemptions
+        self.joins += stats.joins
+        self.reorders += bool(stats.row_moves or stats.block_moves)
+        self.rows_moved += stats.row_moves
+        self.blocks_moved += stats.block_moves
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +54,8 @@ class PlanStats:
     num_live: int
     decode_tokens: int
     prefill_tokens: int
+    prompt_tokens: int
+    """Whole prompts of requests whose first prefill ends here."""
     joins: int
     leaves: int
     """Sequences that left their row since the plan before."""
