@@ -6,12 +6,15 @@ The only module that imports `triton_python_backend_utils`, which exists in a st
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import triton_python_backend_utils as pb_utils
 
-from flover_backend.config import load_model_json, to_json
+from flover_backend.channel import EngineInfo
+from flover_backend.config import ModelJson, load_model_json, to_json
 from flover_backend.errors import FloverError
 from flover_backend.front import tensors
 from flover_backend.front.client import EngineClient
@@ -45,7 +48,7 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> None:
         """Take the requests in and return at once; responses come later through their senders."""
         for request in requests:
-            self._service.accept(_copy_out(request))
+            self._service.accept(Responder(pb_utils, request.get_response_sender()), partial(_copy_out, request))
 
     def finalize(self) -> None:
         """Called after the last response of an orderly end. Bounded."""
@@ -76,16 +79,23 @@ def _load(args: dict[str, str], server: int) -> FrontService:
         client, tokenizer, metrics, log, sender_threads=config.sender_threads, header_prefix=config.header_prefix
     )
     client.start(service)
-    log.info("ready", config=json.dumps(to_json(config)), tokenizer=tokenizer is not None)
+    _log_effective(log, config, client.info, tokenizer is not None)
     return service
+
+
+def _log_effective(log: Log, config: ModelJson, info: EngineInfo, has_tokenizer: bool) -> None:
+    """The configuration as it came out, once a model: by its first instance."""
+    if log.front_name.endswith("_0"):
+        resolved = {name: value for name, value in msgspec.to_builtins(info).items() if name != "front_number"}
+        effective = to_json(config) | resolved | {"has_tokenizer": has_tokenizer}
+        log.info("effective configuration", **effective)
+    log.info("ready")
 
 
 def _copy_out(request: Any) -> Incoming:
     """Everything needed of a request: its tensors are invalid once `execute` has returned."""
-    arrays = {tensor.name(): tensor.as_numpy().copy() for tensor in request.inputs()}
     return Incoming(
-        arrays=arrays,
+        arrays={tensor.name(): tensor.as_numpy().copy() for tensor in request.inputs()},
         request_parameters=request.parameters(),
         wants_text="text_output" in request.requested_output_names(),
-        responder=Responder(pb_utils, request.get_response_sender()),
     )

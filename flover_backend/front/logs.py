@@ -15,7 +15,7 @@ class Log:
 
     def __init__(self, front_name: str, log_format: str = "text", logger: Any = None) -> None:
         """`logger`: pb_utils.Logger, or None for standard error."""
-        self._front_name = front_name
+        self.front_name = front_name
         self._json = log_format == "json"
         self._logger = logger
 
@@ -44,7 +44,7 @@ class Log:
 
     def _format(self, level: Level, message: str, fields: dict[str, object]) -> str:
         if self._json:
-            record = {"time": time.time(), "level": level, "front": self._front_name, "message": message, **fields}
+            record = {"time": time.time(), "level": level, "front": self.front_name, "message": message, **fields}
             return json.dumps(record, default=str)
         pairs = "".join(f" {name}={value}" for name, value in fields.items())
-        return f"flover {self._front_name}: {message}{pairs}"
+        return f"flover {self.front_name}: {message}{pairs}"

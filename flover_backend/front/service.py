@@ -45,7 +45,6 @@ class Incoming:
     """A JSON object."""
     wants_text: bool
     """Whether the client asked for `text_output`."""
-    responder: Responder
 
 
 class FrontService:
@@ -74,16 +73,20 @@ class FrontService:
         chores: list[Callable[[], None]] = [CancellationSweep(self._live, self._cancel), self._counters.flush]
         self._chores = Periodic(SWEEP_INTERVAL_S, chores, log)
 
-    def accept(self, incoming: Incoming) -> None:
-        """Take a request in; its responses, refusals too, come from the sender threads. Does not raise or block."""
+    def accept(self, responder: Responder, copy_out: Callable[[], Incoming]) -> None:
+        """Take a request in; its responses, refusals too, come from the sender threads. Does not raise or block.
+
+        `copy_out` is called at most once, before this returns; not for a request that there is no room for.
+        """
         arrival_time = time.monotonic()
-        stream = Stream(self._client.next_key(), incoming.responder, self)
+        stream = Stream(self._client.next_key(), responder, self)
         self._live.add(stream)
         try:
             self._admission.enter()
         except FloverError as error:
             return self._refuse(stream, error)
         try:
+            incoming = copy_out()
             parsed = self._parser.parse(incoming.arrays, incoming.request_parameters, incoming.wants_text)
             if parsed.text is None:
                 self._submit(stream, parsed, parsed.prompt_ids or [], arrival_time)
