@@ -46,17 +46,26 @@ class RowState:
         """Changes whenever any row's occupant does."""
         self.num_tokens.fill_(1)
 
+    @property
+    def bytes_per_row(self) -> int:
+        """What moving a row moves."""
+        return self._ints[:, 0].nbytes + self._floats[:, 0].nbytes + self.block_table[0].nbytes
+
+    def move(self, pairs: list[tuple[int, int]]) -> None:
+        """Step 2 of a plan's order: (source, destination) rows; the sources are dead then."""
+        if pairs:
+            self._move(pairs)
+            self.version += 1
+
     def apply(self, plan: Plan) -> None:
-        """Steps 2 to 5 of a plan's order."""
-        if plan.row_moves:
-            self._move(plan.row_moves)
+        """Steps 3 to 5 of a plan's order: dead rows, joins, table updates."""
         if plan.dead_rows:
             self._clear(plan.dead_rows)
         if plan.joins:
             self._join(plan.joins)
         if plan.table_updates:
             self._update_tables(plan.table_updates)
-        self.version += bool(plan.row_moves or plan.dead_rows or plan.joins)
+        self.version += bool(plan.dead_rows or plan.joins)
 
     def advance(self, rows: list[int], row_index: torch.Tensor, token_ids: torch.Tensor) -> None:
         """One new token for each of `rows` (no row twice); `row_index` is `rows` on the device, [N] int64."""

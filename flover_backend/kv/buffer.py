@@ -28,6 +28,16 @@ class KVBuffer:
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
 
+    @property
+    def bytes_per_block(self) -> int:
+        """Of all layers, keys and values."""
+        return 2 * len(self.keys) * self.keys[0][0].nbytes
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the whole buffer, null block included."""
+        return (self.num_blocks + 1) * self.bytes_per_block
+
     def copy_blocks(self, pairs: list[tuple[int, int]]) -> None:
         """Copy whole blocks (source, destination) in every layer; sources are read before any is written."""
         if not pairs:

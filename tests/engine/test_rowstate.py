@@ -62,7 +62,8 @@ def test_moves_carry_the_whole_row_and_leave_the_source_dead():
             holes = [row for row in range(len(staying)) if row not in staying]
             tail = [row for row in staying if row >= len(staying)]
             moves = list(zip(tail, holes, strict=True))
-            state.apply(Plan(2 * step, 0, row_moves=moves, dead_rows=[r for r in leaving if r not in holes]))
+            state.move(moves)
+            state.apply(Plan(2 * step, 0, dead_rows=[r for r in leaving if r not in holes]))
             live = list(range(len(staying)))
             origin = {destination: origin for origin, destination in moves}
             for row in live:

@@ -1,0 +1,61 @@
+"""How long an iteration takes, from the model's size: what the prefill token budget is chosen by.
+
+A model of the time, not a measurement: the same configuration gives the same plans.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from flover_backend.models.batch import Model
+
+JOIN_COST = 2.5
+"""A join may make an iteration so many times as long for the rows that decode beside it."""
+IDLE_SECONDS = 0.5
+"""Longest iteration where no row decodes: new arrivals and cancellations wait for its end."""
+MIN_IDLE_TOKENS, MAX_IDLE_TOKENS = 64, 8192
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSpeed:
+    """Bytes a second that weights are read at, and floating-point operations a second of their products."""
+
+    bandwidth: float
+    flops: float
+
+
+def device_speed(device: torch.device, dtype: torch.dtype, num_threads: int) -> DeviceSpeed:
+    """Stated constants. GPU: one NVIDIA H200 (read-only copies, cuBLAS products). CPU: per thread, fp32 with AVX2."""
+    if device.type == "cuda":
+        return DeviceSpeed(4.35e12, 50e12 if dtype == torch.float32 else 788e12)
+    return DeviceSpeed(10e9 * num_threads, 60e9 * num_threads)
+
+
+@dataclass(frozen=True, slots=True)
+class IterationCost:
+    """An iteration reads all weights once and multiplies each token by each of them."""
+
+    weight_bytes: int
+    flops_per_token: int
+    speed: DeviceSpeed
+
+    @classmethod
+    def of(cls, model: Model) -> IterationCost:
+        """Of `model` where it lies."""
+        speed = device_speed(model.device, model.dtype, torch.get_num_threads())
+        return cls(model.weight_bytes, 2 * model.num_parameters, speed)
+
+    def seconds(self, num_tokens: int) -> float:
+        """Of an iteration of `num_tokens` tokens, decoding and prompt together."""
+        return max(self.weight_bytes / self.speed.bandwidth, num_tokens * self.flops_per_token / self.speed.flops)
+
+    def prefill_token_budget(self, num_decode_rows: int) -> int:
+        """Most prompt tokens beside `num_decode_rows` decoding rows, at least 1."""
+        if num_decode_rows == 0:
+            return min(max(self._tokens_in(IDLE_SECONDS), MIN_IDLE_TOKENS), MAX_IDLE_TOKENS)
+        return max(1, self._tokens_in(JOIN_COST * self.seconds(num_decode_rows)) - num_decode_rows)
+
+    def _tokens_in(self, seconds: float) -> int:
+        return int(seconds * self.speed.flops / self.flops_per_token)

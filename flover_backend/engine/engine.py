@@ -1,0 +1,86 @@
+"""The engine without its process: one iteration is plan, run, commit."""
+
+from __future__ import annotations
+
+import time
+
+from flover_backend.channel import Iteration
+from flover_backend.engine.interface import EngineGauges, RequestEnded, SequenceUpdate, StepStats
+from flover_backend.engine.runner import TorchRunner
+from flover_backend.request import Request
+from flover_backend.scheduler.plan import Plan
+from flover_backend.scheduler.scheduler import Scheduler
+
+
+class Engine:
+    """`EngineCore` (engine/interface.py): owns one scheduler and one runner, whose limits agree. One thread."""
+
+    def __init__(self, scheduler: Scheduler, runner: TorchRunner) -> None:
+        self.scheduler = scheduler
+        self.runner = runner
+        self.last_stats: StepStats | None = None
+
+    def step(self) -> list[SequenceUpdate | RequestEnded]:
+        """Run one iteration."""
+        started = time.monotonic()
+        plan = self.scheduler.plan()
+        result = self.runner.run(plan)
+        updates = self.scheduler.commit(result)
+        self.last_stats = None if plan.is_empty else self._stats(plan, started)
+        return updates
+
+    def add(self, request: Request) -> None:
+        """Queue a request. Raises `QueueFull`, `DoesNotFit` or `InvalidRequest`; then nothing has changed."""
+        self.scheduler.add(request)
+
+    def cancel(self, key: int) -> None:
+        """End a request at the next iteration boundary. Unknown keys are ignored."""
+        self.scheduler.cancel(key)
+
+    def finish(self, key: int, index: int, num_tokens: int) -> None:
+        """A stop string ended sequence `index` after `num_tokens` tokens."""
+        self.scheduler.finish(key, index, num_tokens)
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError with a sentence when blocks or rows do not add up."""
+        self.scheduler.check_integrity()
+
+    @property
+    def has_work(self) -> bool:
+        """True while any request is queued, running or in flight."""
+        return self.scheduler.has_work
+
+    @property
+    def gauges(self) -> EngineGauges:
+        """As of now."""
+        scheduler, kv = self.scheduler, self.runner.kv
+        return EngineGauges(
+            num_running=scheduler.num_running_requests,
+            num_waiting=scheduler.num_waiting_requests,
+            num_waiting_tokens=scheduler.num_queued_tokens,
+            used_blocks=scheduler.allocator.num_used,
+            free_blocks=scheduler.allocator.num_free,
+            kv_bytes_mapped=kv.num_bytes,
+        )
+
+    def _stats(self, plan: Plan, started: float) -> StepStats:
+        planned = self.scheduler.last_plan
+        assert planned is not None and planned.step == plan.step
+        iteration = Iteration(
+            step=plan.step,
+            time=started,
+            seconds=time.monotonic() - started,
+            num_rows=planned.num_rows,
+            num_live=planned.num_live,
+            decode_tokens=planned.decode_tokens,
+            prefill_tokens=planned.prefill_tokens,
+            joins=planned.joins,
+            leaves=planned.leaves,
+            row_moves=planned.row_moves,
+            block_moves=planned.block_moves,
+            num_waiting=self.scheduler.num_waiting_requests,
+            free_blocks=self.scheduler.allocator.num_free,
+        )
+        return StepStats(
+            iteration, planned.started_keys, planned.preemptions, self.runner.bytes_moved, self.runner.reorder_seconds
+        )

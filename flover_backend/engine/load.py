@@ -1,0 +1,128 @@
+"""From a configuration and a model directory to a warm engine: the order of things, and what is logged of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from flover_backend.channel import EngineInfo
+from flover_backend.config import ModelJson, to_json
+from flover_backend.engine.costs import IterationCost
+from flover_backend.engine.engine import Engine
+from flover_backend.engine.rowstate import RowState
+from flover_backend.engine.runner import TorchRunner
+from flover_backend.engine.sizing import (
+    Limits,
+    free_memory,
+    kv_bytes_per_token,
+    resolve_device,
+    resolve_limits,
+    resolve_num_blocks,
+)
+from flover_backend.engine.warmup import warm_up
+from flover_backend.kv.buffer import KVBuffer
+from flover_backend.models.batch import Model
+from flover_backend.models.load import load_model
+from flover_backend.scheduler.config import SchedulerConfig
+from flover_backend.scheduler.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+
+def load_engine(
+    config: ModelJson, model_dir: Path, progress: Callable[[str, float], None]
+) -> tuple[Engine, EngineInfo]:
+    """Load and warm up (`LoadEngine` in engine/interface.py). Raises `ConfigError` for what an operator can mend."""
+    device = resolve_device(config.device)
+    model = load_model(model_dir, config.dtype, str(device), progress)
+    engine, limits = build_engine(config, model, progress)
+    info = engine_info(config, model_dir, engine, limits)
+    progress("ready", 1.0)
+    return engine, info
+
+
+def build_engine(
+    config: ModelJson, model: Model, progress: Callable[[str, float], None], record_margins: bool = False
+) -> tuple[Engine, Limits]:
+    """A warm engine around a loaded model."""
+    limits = resolve_limits(config, model)
+    num_blocks = resolve_num_blocks(config, limits, model, free_memory(model.device))
+    kv = KVBuffer(
+        model.num_layers, num_blocks, config.block_size, model.num_kv_heads, model.head_dim, model.dtype, model.device
+    )
+    state = RowState(limits.max_rows, limits.max_model_len, config.block_size, model.vocab_size, model.device)
+    runner = TorchRunner(model, kv, state, record_margins=record_margins)
+    budget = config.prefill_token_budget or IterationCost.of(model).prefill_token_budget
+    scheduler = Scheduler(
+        SchedulerConfig(
+            max_rows=limits.max_rows,
+            max_model_len=limits.max_model_len,
+            block_size=config.block_size,
+            num_blocks=num_blocks,
+            reorder=config.reorder,
+            prefill_token_budget=budget,
+            max_queued_requests=config.max_queued_requests,
+            max_queued_tokens=config.max_queued_tokens,
+            pipeline_depth=runner.pipeline_depth,
+            eos_token_ids=model.eos_token_ids,
+        )
+    )
+    progress("warm-up", 0.0)
+    activations = warm_up(model, kv, limits.max_rows, scheduler.config.prefill_budget(0))
+    _log_sizes(config, model, limits, kv, activations, scheduler)
+    return Engine(scheduler, runner), limits
+
+
+def engine_info(config: ModelJson, model_dir: Path, engine: Engine, limits: Limits) -> EngineInfo:
+    """What fronts must know; `front_number` and `pid` are for the process to fill in."""
+    model = engine.runner.model
+    return EngineInfo(
+        front_number=0,
+        model_dir=str(model_dir),
+        vocab_size=model.vocab_size,
+        eos_token_ids=list(model.eos_token_ids),
+        max_model_len=limits.max_model_len,
+        max_rows=limits.max_rows,
+        block_size=config.block_size,
+        num_blocks=engine.runner.kv.num_blocks,
+        max_tokens_limit=limits.max_tokens_limit,
+        max_tokens_default=limits.max_tokens_default,
+        max_prompt_bytes=limits.max_prompt_bytes,
+        max_queued_requests=config.max_queued_requests,
+        max_queued_tokens=config.max_queued_tokens,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+        reorder=config.reorder,
+        pid=0,
+    )
+
+
+def _log_sizes(
+    config: ModelJson, model: Model, limits: Limits, kv: KVBuffer, activations: int, scheduler: Scheduler
+) -> None:
+    """The effective configuration and the memory arithmetic, once."""
+    effective = to_json(config) | {
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "max_rows": limits.max_rows,
+        "max_model_len": limits.max_model_len,
+        "max_tokens_limit": limits.max_tokens_limit,
+        "max_tokens_default": limits.max_tokens_default,
+        "max_prompt_bytes": limits.max_prompt_bytes,
+        "prefill_token_budget": {rows: scheduler.config.prefill_budget(rows) for rows in (0, 1, limits.max_rows)},
+    }
+    log.info("configuration: %s", json.dumps(effective))
+    log.info(
+        "memory: weights %.1f MiB (%d parameters), activations %.1f MiB, KV %.1f MiB = (%d + 1) blocks x %d tokens x "
+        "%d bytes, free %.1f MiB",
+        model.weight_bytes / 2**20,
+        model.num_parameters,
+        activations / 2**20,
+        kv.num_bytes / 2**20,
+        kv.num_blocks,
+        kv.block_size,
+        kv_bytes_per_token(model),
+        free_memory(model.device) / 2**20,
+    )
