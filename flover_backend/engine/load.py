@@ -48,7 +48,8 @@ def build_engine(
 ) -> tuple[Engine, Limits]:
     """A warm engine around a loaded model."""
     limits = resolve_limits(config, model)
-    num_blocks = resolve_num_blocks(config, limits, model, free_memory(model.device))
+    free_bytes = free_memory(model.device)
+    num_blocks = resolve_num_blocks(config, limits, model, free_bytes)
     kv = KVBuffer(
         model.num_layers, num_blocks, config.block_size, model.num_kv_heads, model.head_dim, model.dtype, model.device
     )
@@ -71,7 +72,8 @@ def build_engine(
     )
     progress("warm-up", 0.0)
     activations = warm_up(model, kv, limits.max_rows, scheduler.config.prefill_budget(0))
-    _log_sizes(config, model, limits, kv, activations, scheduler)
+    _log_configuration(config, model, limits, scheduler)
+    _log_memory(model, kv, activations, free_bytes)
     return Engine(scheduler, runner), limits
 
 
@@ -99,10 +101,7 @@ def engine_info(config: ModelJson, model_dir: Path, engine: Engine, limits: Limi
     )
 
 
-def _log_sizes(
-    config: ModelJson, model: Model, limits: Limits, kv: KVBuffer, activations: int, scheduler: Scheduler
-) -> None:
-    """The effective configuration and the memory arithmetic, once."""
+def _log_configuration(config: ModelJson, model: Model, limits: Limits, scheduler: Scheduler) -> None:
     effective = to_json(config) | {
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
@@ -114,15 +113,16 @@ def _log_sizes(
         "prefill_token_budget": {rows: scheduler.config.prefill_budget(rows) for rows in (0, 1, limits.max_rows)},
     }
     log.info("configuration: %s", json.dumps(effective))
+
+
+def _log_memory(model: Model, kv: KVBuffer, activations: int, free_bytes: int) -> None:
+    """The arithmetic; `free_bytes` were free before the KV buffer."""
+    parts = {"weights": model.weight_bytes, "activations": activations, "KV": kv.num_bytes}
+    parts["free"] = max(0, free_bytes - activations - kv.num_bytes)
     log.info(
-        "memory: weights %.1f MiB (%d parameters), activations %.1f MiB, KV %.1f MiB = (%d + 1) blocks x %d tokens x "
-        "%d bytes, free %.1f MiB",
-        model.weight_bytes / 2**20,
-        model.num_parameters,
-        activations / 2**20,
-        kv.num_bytes / 2**20,
+        "memory: %s; KV is (%d + 1) blocks x %d tokens x %d bytes",
+        ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in parts.items()),
         kv.num_blocks,
         kv.block_size,
         kv_bytes_per_token(model),
-        free_memory(model.device) / 2**20,
     )

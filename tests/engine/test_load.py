@@ -1,0 +1,118 @@
+"""Loading: keys resolved from the model and the memory, refusals with arithmetic, the log, a warm engine."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import tiny_llama
+from lone import Collector, make_request
+
+from flover_backend.config import ModelJson
+from flover_backend.engine import load as loading
+from flover_backend.engine.load import load_engine
+from flover_backend.errors import ConfigError
+from flover_backend.request import SamplingParams
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama.write(Path(tmp_path_factory.mktemp("tiny")))
+
+
+def load(model_dir: Path, **keys: object):
+    return load_engine(ModelJson(device="cpu", **keys), model_dir, lambda stage, fraction: None)
+
+
+def refusal(model_dir: Path, **keys: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(model_dir, **keys)
+    return str(caught.value)
+
+
+def test_with_only_a_model_everything_is_resolved(model_dir):
+    engine, info = load(model_dir)
+    assert (info.max_rows, info.max_model_len, info.block_size) == (32, 256, 16)
+    assert (info.max_tokens_limit, info.max_tokens_default, info.max_prompt_bytes) == (256, 16, 4096)
+    assert (info.dtype, info.device, info.reorder) == ("float32", "cpu", "rows")
+    assert (info.vocab_size, info.eos_token_ids) == (tiny_llama.VOCAB, [tiny_llama.EOS])
+    assert info.num_blocks == 32 * 256 // 16, "no more than 32 rows can use"
+    assert (info.front_number, info.pid, info.model_dir) == (0, 0, str(model_dir))
+    assert not engine.has_work and engine.gauges.used_blocks == 0
+    engine.check_integrity()
+
+
+def test_a_loaded_engine_answers(model_dir):
+    engine, _ = load(model_dir, max_rows=2)
+    collector = Collector()
+    request = make_request(1, [3, 4, 5], SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True))
+    collector.expect(request)
+    engine.add(request)
+    while engine.has_work:
+        collector.take(engine.step())
+    assert len(collector.sequences[1][0].token_ids) == 8
+
+
+def test_progress_rises_to_ready(model_dir):
+    told: list[tuple[str, float]] = []
+    load_engine(ModelJson(device="cpu"), model_dir, lambda *news: told.append(news))
+    assert told[-1] == ("ready", 1.0)
+    assert all(0 <= fraction <= 1 for _, fraction in told)
+
+
+@pytest.mark.parametrize(
+    ("keys", "num_blocks"),
+    [({"kv_cache_tokens": 1000}, 62), ({"kv_cache_bytes": 1 << 20, "block_size": 32}, (1 << 20) // (256 * 32) - 1)],
+)
+def test_the_kv_buffer_has_the_size_asked_for(model_dir, keys, num_blocks):
+    _, info = load(model_dir, **keys)
+    assert info.num_blocks == num_blocks
+
+
+def test_too_little_kv_for_one_request_is_refused_with_the_arithmetic(model_dir):
+    text = refusal(model_dir, kv_cache_tokens=100)
+    for part in ("kv_cache_tokens 100", "6 blocks of 16 tokens", "4096 bytes each", "max_model_len 256", "16 blocks"):
+        assert part in text
+
+
+def test_more_kv_than_memory_is_refused_with_the_arithmetic(model_dir):
+    text = refusal(model_dir, kv_cache_bytes=1 << 50)
+    assert "kv_cache_bytes 1125899906842624" in text and "are free" in text
+
+
+@pytest.mark.parametrize(
+    ("keys", "parts"),
+    [
+        ({"max_model_len": 257}, ("max_model_len is 257", "1 .. 256")),
+        ({"max_tokens_limit": 500}, ("max_tokens_limit is 500", "1 .. 256")),
+        ({"kv_cache_fraction": 0.5}, ("kv_cache_fraction is 0.5", "kv_cache_bytes")),
+    ],
+)
+def test_keys_that_ask_too_much_are_named(model_dir, keys, parts):
+    text = refusal(model_dir, **keys)
+    assert all(part in text for part in parts), text
+
+
+def test_a_missing_directory_is_named(tmp_path):
+    assert "nowhere" in refusal(tmp_path / "nowhere")
+
+
+def test_configuration_and_memory_are_logged_once(model_dir, caplog):
+    with caplog.at_level(logging.INFO, logger=loading.__name__):
+        load(model_dir, max_rows=4, kv_cache_tokens=512)
+    lines = [record.getMessage() for record in caplog.records]
+    (configuration,) = [json.loads(line.partition(": ")[2]) for line in lines if line.startswith("configuration")]
+    assert configuration["max_rows"] == 4 and configuration["max_model_len"] == 256
+    assert configuration["prefill_token_budget"]["0"] == 8192
+    (memory,) = [line for line in lines if line.startswith("memory")]
+    assert "(32 + 1) blocks x 16 tokens x 256 bytes" in memory
+    assert all(word in memory for word in ("weights", "activations", "KV", "free"))
+
+
+def test_the_budget_can_be_set(model_dir):
+    engine, _ = load(model_dir, prefill_token_budget=3)
+    engine.add(make_request(1, [3] * 10, SamplingParams(max_tokens=1)))
+    engine.step()
+    assert engine.last_stats is not None and engine.last_stats.iteration.prefill_tokens == 3
