@@ -224,13 +224,13 @@ class EngineClient:
             message = self._dispatch_until_end(handler)
         except Exception as error:  # NOTE: whatever it was, the requests must get their ends.
             message = f"the engine's messages could not be handled: {error!r}"
-        if self._closing:
-            return
-        self._failure = message
-        _clean_up(self._attachment)
-        handler.on_failed(message)
+        if not self._closing:
+            self._failure = message or f"the engine process{_exit_text(self._attachment)} is gone"
+            _clean_up(self._attachment)
+            handler.on_failed(self._failure)
 
-    def _dispatch_until_end(self, handler: EngineHandler) -> str:
+    def _dispatch_until_end(self, handler: EngineHandler) -> str | None:
+        """The engine's last word; None when it went without one."""
         messages = self._pending
         while True:
             for message in messages:
@@ -243,8 +243,7 @@ class EngineClient:
             except OSError as error:
                 return f"the connection to the engine process broke: {error}"
             if not data:
-                # NOTE: an engine that goes on after this front left must not be waited for.
-                return "" if self._closing else f"the engine process{_exit_text(self._attachment)} is gone"
+                return None
             messages = self._reader.feed(data)  # type: ignore[assignment]
 
     def _dispatch(self, message: ToFront, handler: EngineHandler) -> None:

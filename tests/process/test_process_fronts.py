@@ -56,7 +56,7 @@ def test_n_sequences_logprobs_and_stop_tokens_come_through(host: Host) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_fronts_that_start_together_share_one_engine(host: Host, count: int) -> None:
-    host.steer(load_s=0.3)
+    host.steer(load_s=0.3, max_queued_requests=64)
     fronts = [host.spawn_front(f"front_{number}", num_requests=5, max_tokens=20) for number in range(count)]
     engines = [front.engine_pid() for front in fronts]
     assert len(dict.fromkeys(engines)) == 1
