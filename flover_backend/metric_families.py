@@ -20,7 +20,7 @@ SLOW_BOUNDS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0
 """Seconds of a request or of its first token."""
 
 FINISH_REASONS = ("stop", "length", "deadline", "cancelled", "shutdown")
-REJECT_REASONS = ("invalid_arg", "queue_full", "draining")
+REJECT_REASONS = ("invalid_arg", "queue_full", "draining", "internal")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flover_backend.channel import Metrics
 
-MAX_UNACKNOWLEDGED = 64
+MAX_UNACKNOWLEDGED = 256
 
 
 class MetricsLeadership:

@@ -74,6 +74,11 @@ class LiveRequests:
         """None when it has ended."""
         return self._requests.get(key)
 
+    def is_of(self, connection: int, key: int) -> bool:
+        """True when the request lives and this connection submitted it."""
+        live = self._requests.get(key)
+        return live is not None and live.connection == connection
+
     def remove(self, key: int) -> None:
         """It has ended; its front has been told or is gone."""
         del self._requests[key]
