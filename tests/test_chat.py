@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,9 @@ def test_sandbox_holds(template: str, tmp_path: Path) -> None:
 def test_messages_that_are_no_json(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="not JSON serializable"):
         render_chat(_model_dir(tmp_path, CHATML), [{"role": "user", "content": object()}])
+
+
+def test_needs_no_torch() -> None:
+    modules = "flover_backend.chat, flover_backend.bundled, flover_backend.importer.smollm2"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, check=False).returncode == 0
