@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast lint format bench clean distclean
+.PHONY: help setup demo serve test test-fast lint format docs bench clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -33,6 +33,9 @@ lint: setup ## ruff, its formatter, mypy
 format: setup ## format the code, fix what ruff can fix
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+docs: setup ## write docs/configuration.md and docs/metrics.md from the code
+	@$(BIN)/python scripts/reference.py
 
 bench: setup ## fused against one after another, on this machine
 	@$(BIN)/flover bench

@@ -7,11 +7,13 @@ Knows no Triton, no torch. What depends on the device or the model is resolved b
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
+from msgspec import inspect as schema
 
 from flover_backend.errors import ConfigError
 
@@ -121,3 +123,44 @@ def load_model_json(path: Path) -> ModelJson:
 def to_json(config: ModelJson) -> dict[str, Any]:
     """Plain values of every key, for logs and digests."""
     return msgspec.to_builtins(config)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """One key of model.json, as its documentation shows it."""
+
+    name: str
+    allowed: str
+    default: Any
+    """None: chosen at load, as the description says."""
+    description: str
+
+
+def describe_keys() -> list[KeyInfo]:
+    """Every key of model.json in the order of the schema."""
+    described = schema.type_info(ModelJson)
+    assert isinstance(described, schema.StructType)
+    return [_describe(field) for field in described.fields]
+
+
+def _describe(field: schema.Field) -> KeyInfo:
+    kind, description = field.type, ""
+    if isinstance(kind, schema.Metadata):
+        description = (kind.extra_json_schema or {}).get("description", "")
+        kind = kind.type
+    if isinstance(kind, schema.UnionType):
+        (kind,) = (part for part in kind.types if not isinstance(part, schema.NoneType))
+    return KeyInfo(field.name, _allowed(kind), field.default, description)
+
+
+def _allowed(kind: schema.Type) -> str:
+    """In words: an enumeration, or a type with its range."""
+    if isinstance(kind, schema.LiteralType):
+        return ", ".join(f"`{value}`" for value in kind.values)
+    if isinstance(kind, schema.StrType):
+        return "a string"
+    assert isinstance(kind, schema.IntType | schema.FloatType)
+    noun = "an integer" if isinstance(kind, schema.IntType) else "a number"
+    bounds = ((">=", kind.ge), (">", kind.gt), ("<=", kind.le), ("<", kind.lt))
+    limits = [f"{sign} {bound:,}" for sign, bound in bounds if bound is not None]
+    return f"{noun} {' and '.join(limits)}" if limits else noun
