@@ -104,6 +104,14 @@ class LiveServer:
         except (urllib.error.URLError, OSError):
             return False
 
+    def descendants(self) -> list[int]:
+        """Process ids of the stubs and the engine."""
+        found, new = [], [self.process.pid]
+        while new:
+            new = [child for pid in new for child in _children(pid)]
+            found += new
+        return found
+
     def wait_ended(self) -> int:
         """Its exit code, when it ends by itself."""
         return self.process.wait(START_TIMEOUT_S)
@@ -119,12 +127,20 @@ class LiveServer:
             raise AssertionError(f"the server did not stop:\n{self.log()[-5000:]}") from None
 
 
+def _children(pid: int) -> list[int]:
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+
+
 StartServer = Callable[..., LiveServer]
 
 
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
-    """start_server(model_json, instances=1, arguments=[...]) -> a server that is starting; stopped at the end."""
+    """start_server(model_json, instances=1, arguments=(), config_text="") -> a server; stopped at the end at last.
+
+    `config_text` replaces the shipped config.pbtxt.
+    """
     shared = tmp_path_factory.mktemp("triton")
     backend = shared / "backends" / "python"
     backend.mkdir(parents=True)
@@ -142,10 +158,15 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
     started: list[LiveServer] = []
 
     def start(
-        model_json: dict[str, object] | None = None, instances: int = 1, arguments: tuple[str, ...] = ()
+        model_json: dict[str, object] | None = None,
+        instances: int = 1,
+        arguments: tuple[str, ...] = (),
+        config_text: str = "",
     ) -> LiveServer:
         folder = tmp_path_factory.mktemp("server")
         copy_repository(folder / "models", model_json or {}, instances)
+        if config_text:
+            (folder / "models" / "flover" / "config.pbtxt").write_text(config_text)
         common = (
             f"--model-repository={folder / 'models'}",
             f"--backend-directory={shared / 'backends'}",

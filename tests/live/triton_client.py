@@ -1,0 +1,103 @@
+"""A small client of a live server: one gRPC stream a request, and what came back with its FINAL flags."""
+
+from __future__ import annotations
+
+import json
+import queue
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as grpcclient
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+
+@dataclass
+class Answer:
+    """One response."""
+
+    outputs: dict[str, np.ndarray]
+    error: str
+    final: bool
+    time: float
+
+
+class Call:
+    """One request on a stream of its own."""
+
+    def __init__(self, url: str, arrays: dict[str, np.ndarray], model: str = "flover", **options: Any) -> None:
+        self._answers: queue.Queue[Answer] = queue.Queue()
+        self._client = grpcclient.InferenceServerClient(url)
+        self._client.start_stream(self._receive)
+        inputs = [_input(name, array) for name, array in arrays.items()]
+        self._client.async_stream_infer(model, inputs, enable_empty_final_response=True, **options)
+
+    def _receive(self, result: Any, error: InferenceServerException | None) -> None:
+        if error is not None:
+            self._answers.put(Answer({}, error.message(), True, time.monotonic()))
+            return
+        response = result.get_response()
+        outputs = {output.name: result.as_numpy(output.name) for output in response.outputs}
+        final = response.parameters["triton_final_response"].bool_param
+        self._answers.put(Answer(outputs, "", final, time.monotonic()))
+
+    def next(self, timeout_s: float = 60) -> Answer:
+        return self._answers.get(timeout=timeout_s)
+
+    def rest(self) -> list[Answer]:
+        """All that is still to come, up to and with FINAL or an error; then the stream is closed and empty."""
+        answers = [self.next()]
+        while not answers[-1].final:
+            answers.append(self.next())
+        self._client.stop_stream()
+        assert self._answers.empty(), "responses after FINAL"
+        return answers
+
+    def cancel(self) -> None:
+        self._client.stop_stream(cancel_requests=True)
+
+
+def _input(name: str, array: np.ndarray) -> Any:
+    found = grpcclient.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+    found.set_data_from_numpy(array)
+    return found
+
+
+def arrays_of(prompt: str | bytes | list[int], parameters: Any = None, **more: Any) -> dict[str, np.ndarray]:
+    """Input tensors: text or ids, the JSON, and others by name."""
+    arrays: dict[str, np.ndarray] = {}
+    if isinstance(prompt, list):
+        arrays["input_ids"] = np.array(prompt, np.int32)
+    else:
+        arrays["text_input"] = np.array([prompt.encode() if isinstance(prompt, str) else prompt], np.object_)
+    if parameters is not None:
+        arrays["sampling_parameters"] = np.array([json.dumps(parameters).encode()], np.object_)
+    return arrays | {
+        name: value if isinstance(value, np.ndarray) else np.array([value]) for name, value in more.items()
+    }
+
+
+def ask(url: str, prompt: str | bytes | list[int], parameters: Any = None, **more: Any) -> list[Answer]:
+    """All answers to one request."""
+    return Call(url, arrays_of(prompt, parameters, **more)).rest()
+
+
+def text_of(answers: list[Answer]) -> bytes:
+    return b"".join(answer.outputs["text_output"][0] for answer in answers)
+
+
+def ids_of(answers: list[Answer]) -> list[int]:
+    return [token_id for answer in answers for token_id in answer.outputs["output_ids"].tolist()]
+
+
+def post(url: str, body: dict[str, Any], timeout_s: float = 60) -> tuple[int, str]:
+    """(status, body) of an HTTP POST."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
