@@ -5,7 +5,8 @@ exporting front adds the labels `model` and `version`. A distribution is exporte
 `<name>_bucket{le="..."}` (cumulative, the last bound is +Inf), `<name>_sum` and `<name>_count`.
 
 Tokens are counted when the engine hands them to a front for delivery. A request whose front looks for stop strings
-(`Request.has_stop_strings`) is counted when it ends, so that tokens after a stop string are never counted.
+(`Request.has_stop_strings`) is counted when it ends and the front has had a second to find one, so that tokens after a
+stop string are not counted.
 """
 
 from __future__ import annotations

@@ -13,18 +13,20 @@ Who may touch what:
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import selectors
 import socket
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flover_backend.channel import PROTOCOL_VERSION, Failed, FrameReader, Hello, ToEngine, ToFront, encode
 from flover_backend.runtime_dir import FileLock
+
+log = logging.getLogger(__name__)
 
 RECEIVE_BYTES = 1 << 18
 MAX_OUTGOING_BYTES = 256 << 20
@@ -72,7 +74,6 @@ class Connections:
         server_pidfd: int,
         lock: FileLock,
         on_deserted: Callable[[str], None],
-        log: Callable[[str], None],
     ) -> None:
         """`on_deserted(why)` is called once, in the IO thread, when the last front or the server is gone.
 
@@ -83,7 +84,6 @@ class Connections:
         self._server_pidfd = server_pidfd
         self._lock = lock
         self._on_deserted = on_deserted
-        self._log = log
         self._peers: dict[int, _Peer] = {}
         self._lingering: list[socket.socket] = []
         self._next_number = 1
@@ -143,7 +143,7 @@ class Connections:
             self._distribute()
             self._flush_all()
         except BaseException:
-            self._log(f"the IO thread failed:\n{traceback.format_exc()}")
+            log.exception("the IO thread failed")
             self._on_deserted("the IO thread failed")
 
     def _turn(self) -> None:
@@ -272,7 +272,7 @@ class Connections:
             return
         self._selector.unregister(peer.connection)
         if why is not None:
-            self._log(f"disconnected {peer.hello.name if peer.hello else 'an unknown peer'}: {why}")
+            log.warning("disconnected %s: %s", peer.hello.name if peer.hello else "an unknown peer", why)
         if peer.hello is not None:
             self.inbox.put((peer.number, Detached()))
         self._lingering.append(peer.connection)

@@ -29,16 +29,11 @@ class DrainState:
         self.is_draining = True
         return first
 
-    def seconds_left(self, now: float) -> float | None:
-        """Until the rest is to be cut; None when there is nothing to wait for."""
-        return max(0.0, self._deadline - now) if self.is_draining and not self.is_cutting else None
-
     def is_due(self, now: float) -> bool:
         """True once, when the rest is to be cut."""
-        if self.seconds_left(now) != 0.0:
-            return False
-        self.is_cutting = True
-        return True
+        due = self.is_draining and not self.is_cutting and now >= self._deadline
+        self.is_cutting = self.is_cutting or due
+        return due
 
     def request_ended(self, cut: bool) -> None:
         """A request ended while draining."""

@@ -60,6 +60,7 @@ class Engine:
             num_waiting_tokens=scheduler.num_queued_tokens,
             used_blocks=scheduler.allocator.num_used,
             free_blocks=scheduler.allocator.num_free,
+            most_used_blocks=scheduler.allocator.high_water_mark,
             kv_bytes_mapped=kv.num_bytes,
         )
 

@@ -57,6 +57,8 @@ class EngineGauges:
     num_waiting_tokens: int
     used_blocks: int
     free_blocks: int
+    most_used_blocks: int
+    """Most blocks in use at once since the start, within an iteration too."""
     kv_bytes_mapped: int
 
 

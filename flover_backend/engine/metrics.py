@@ -9,6 +9,7 @@ from bisect import bisect_left
 from itertools import accumulate
 
 from flover_backend.channel import EngineInfo, FrontStats, Metrics
+from flover_backend.engine.held import EndedRequest
 from flover_backend.engine.interface import EngineGauges, StepStats
 from flover_backend.engine.live import LiveRequest, LiveSequence
 from flover_backend.metric_families import (
@@ -52,7 +53,6 @@ class EngineMetrics:
     def __init__(self, info: EngineInfo) -> None:
         self._info = info
         self._sequence = 0
-        self._most_used_blocks = 0
         self._counters = {family.name: 0.0 for family in FAMILIES if family.kind == "counter" and not family.labels}
         self._finished = dict.fromkeys(FINISH_REASONS, 0)
         self._rejected = dict.fromkeys(REJECT_REASONS, 0)
@@ -70,7 +70,6 @@ class EngineMetrics:
         self._add("flover_prefill_tokens_total", record.prefill_tokens)
         self._add("flover_preemptions_total", stats.preemptions)
         self._distributions["flover_iteration_rows"].observe(record.num_rows)
-        self._most_used_blocks = max(self._most_used_blocks, self._info.num_blocks - record.free_blocks)
         if record.row_moves or record.block_moves:
             self._add("flover_reorders_total", 1)
             self._add("flover_reorder_rows_moved_total", record.row_moves)
@@ -95,15 +94,12 @@ class EngineMetrics:
         if not live.counts_at_end:
             self._delivered(num_new)
 
-    def sequence_ended(self, live: LiveRequest, sequence: LiveSequence) -> None:
-        """No more tokens of a sequence."""
-        if live.counts_at_end:
-            self._delivered(sequence.num_delivered)
-
-    def request_ended(self, live: LiveRequest, reason: str, now: float) -> None:
-        """An accepted request is over; `reason` is one of `FINISH_REASONS`."""
-        self._finished[reason] += 1
-        self._distributions["flover_e2e_latency_seconds"].observe(now - live.arrival_time)
+    def request_ended(self, ended: EndedRequest) -> None:
+        """An accepted request is over, and its front has found what stop strings there are."""
+        self._finished[ended.reason] += 1
+        self._distributions["flover_e2e_latency_seconds"].observe(ended.time - ended.live.arrival_time)
+        if ended.live.counts_at_end:
+            self._delivered(sum(sequence.num_delivered for sequence in ended.live.sequences))
 
     def rejected(self, reason: str, count: int = 1) -> None:
         """Requests were refused, here or in a front."""
@@ -122,7 +118,6 @@ class EngineMetrics:
     def snapshot(self, gauges: EngineGauges) -> Metrics:
         """Everything, numbered."""
         self._sequence += 1
-        self._most_used_blocks = max(self._most_used_blocks, gauges.used_blocks)
         return Metrics(self._sequence, self._counter_series(), self._gauge_series(gauges))
 
     def _counter_series(self) -> dict[str, float]:
@@ -154,7 +149,7 @@ class EngineMetrics:
             "flover_waiting_tokens": float(gauges.num_waiting_tokens),
             "flover_kv_blocks_used": float(gauges.used_blocks),
             "flover_kv_blocks_free": float(gauges.free_blocks),
-            "flover_kv_blocks_used_max": float(self._most_used_blocks),
+            "flover_kv_blocks_used_max": float(gauges.most_used_blocks),
             "flover_kv_bytes_mapped": float(gauges.kv_bytes_mapped),
             model: 1.0,
             series("nv_trt_llm_request_metrics", request_type="waiting"): float(gauges.num_waiting),

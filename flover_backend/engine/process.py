@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
+import logging
 import os
 import signal
 import socket
 import sys
-import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -26,10 +24,13 @@ from flover_backend.channel import EngineInfo, Failed, Loading
 from flover_backend.config import parse_model_json
 from flover_backend.engine.connections import Connections
 from flover_backend.engine.interface import EngineCore, LoadEngine
+from flover_backend.engine.logs import set_up_logging
 from flover_backend.engine.service import EngineService
 from flover_backend.engine.threads import set_thread_counts
 from flover_backend.errors import ConfigError, FloverError
 from flover_backend.runtime_dir import Description, EngineFiles, EngineKey, FileLock, process_start_ticks
+
+log = logging.getLogger(__name__)
 
 REAL_ENGINE = "flover_backend.engine.load:load_engine"
 
@@ -41,10 +42,11 @@ class EngineProcess:
         self._arguments = arguments
         self._config = parse_model_json(arguments.config, "configuration of the engine process")
         self._key = msgspec.json.decode(arguments.key, type=EngineKey)
+        set_up_logging(self._config.log_format, self._key.model_name)
         self._files = EngineFiles(arguments.rendezvous, arguments.stem)
         self._lock = FileLock(self._files.lock_path)
         self._connections = Connections(
-            socket.socket(fileno=arguments.listener_fd), self._open_server(), self._lock, self._deserted, self.log
+            socket.socket(fileno=arguments.listener_fd), self._open_server(), self._lock, self._deserted
         )
 
     def run(self) -> None:
@@ -54,18 +56,10 @@ class EngineProcess:
             self._describe()
             core, info = self._load()
             self._connections.greet(None)
-            self.log(f"ready: {info.model_dir}, {info.dtype} on {info.device}, {info.num_blocks} blocks of KV")
-            EngineService(core, msgspec.structs.replace(info, pid=os.getpid()), self._connections, self.log).run()
+            log.info("ready: %s, %s on %s, %d blocks of KV", info.model_dir, info.dtype, info.device, info.num_blocks)
+            EngineService(core, msgspec.structs.replace(info, pid=os.getpid()), self._connections).run()
         except BaseException as error:
             self._fail(error)
-
-    def log(self, message: str) -> None:
-        """A line on stderr, which is the server's log."""
-        line = f"flover engine {self._key.model_name}[{os.getpid()}]: {message}"
-        if self._config.log_format == "json":
-            fields = {"time": time.time(), "source": "engine", "model": self._key.model_name, "pid": os.getpid()}
-            line = json.dumps({**fields, "message": message})
-        print(line, file=sys.stderr, flush=True)
 
     def _open_server(self) -> int:
         pid = self._key.server_pid
@@ -109,14 +103,17 @@ class EngineProcess:
         return factory
 
     def _fail(self, error: BaseException) -> None:
-        self.log(f"failed:\n{traceback.format_exc()}")
+        if isinstance(error, ConfigError):
+            log.error("the model does not load: %s", error)
+        else:
+            log.exception("the engine failed")
         is_ours = isinstance(error, FloverError)
         text = str(error) if is_ours else f"the engine failed: {type(error).__name__}: {error}"
         self._connections.close(Failed(text, error.code if isinstance(error, FloverError) else "INTERNAL"))
         self._end(1)
 
     def _deserted(self, why: str) -> NoReturn:
-        self.log(f"ending: {why}")
+        log.info("ending: %s", why)
         self._end(0)
 
     def _end(self, code: int) -> NoReturn:

@@ -6,9 +6,9 @@ the core's. At each iteration boundary the inbox is emptied; when there is nothi
 
 from __future__ import annotations
 
+import logging
 import queue
 import time
-import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -34,6 +34,7 @@ from flover_backend.channel import (
 )
 from flover_backend.engine.connections import Attached, Connections, Detached
 from flover_backend.engine.drain import DrainState
+from flover_backend.engine.held import EndedRequest, HeldRequests
 from flover_backend.engine.interface import EngineCore, RequestEnded, SequenceUpdate
 from flover_backend.engine.leadership import MetricsLeadership
 from flover_backend.engine.live import LiveRequests
@@ -42,6 +43,8 @@ from flover_backend.engine.outgoing import FrontNews
 from flover_backend.engine.ring import IterationRing
 from flover_backend.errors import Draining, FloverError, InvalidRequest, QueueFull
 from flover_backend.request import FinishReason, Request
+
+log = logging.getLogger(__name__)
 
 METRICS_INTERVAL_S = 0.5
 IDLE_METRICS_INTERVAL_S = 0.02
@@ -58,18 +61,17 @@ class EngineService:
         core: EngineCore,
         info: EngineInfo,
         connections: Connections,
-        log: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._core = core
         self._info = info
         self._connections = connections
-        self._log = log
         self._clock = clock
         self._live = LiveRequests()
         self._ring = IterationRing()
         self._metrics = EngineMetrics(info)
         self._leadership = MetricsLeadership()
+        self._held = HeldRequests()
         self._drain = DrainState()
         self._fronts: list[int] = []
         self._status = Status(0, 0, accepting=True, draining=False)
@@ -89,6 +91,8 @@ class EngineService:
             self._iterate()
         elif not self._is_idle:
             self._fall_idle()
+        for ended in self._held.due(self._clock()):
+            self._count(ended)
         self._end_drain()
         self._send_status()
         self._send_metrics()
@@ -105,7 +109,7 @@ class EngineService:
 
     def _seconds_to_sleep(self) -> float | None:
         now = self._clock()
-        waits = [self._drain.seconds_left(now)] if len(self._live) else []
+        waits = [self._held.seconds_left(now)]
         if self._metrics_due and self._leadership.leader is not None:
             waits.append(max(0.0, self._last_snapshot + IDLE_METRICS_INTERVAL_S - now))
         return min((wait for wait in waits if wait is not None), default=None)
@@ -122,8 +126,7 @@ class EngineService:
                 if self._live.is_of(connection, key):
                     self._core.cancel(key)
             case Finish(key, index, num_tokens):
-                if self._live.is_of(connection, key):
-                    self._finish(key, index, num_tokens)
+                self._finish(connection, key, index, num_tokens)
             case FrontStats():
                 self._metrics.front(event)
                 self._metrics_due = True
@@ -169,7 +172,7 @@ class EngineService:
         except FloverError as error:
             self._refuse(connection, request.key, error.code, str(error), _reject_reason(error))
         except Exception as error:  # NOTE: `add` changes nothing when it raises: one request must not end the engine.
-            self._log(f"request {request.key} could not be queued:\n{traceback.format_exc()}")
+            log.exception("request %d could not be queued", request.key)
             self._refuse(connection, request.key, "INTERNAL", f"the request could not be queued: {error!r}", "internal")
 
     def _check(self, connection: int, request: Request) -> None:
@@ -183,9 +186,13 @@ class EngineService:
         self._metrics.rejected(reason)
         self._metrics_due = True
 
-    def _finish(self, key: int, index: int, num_tokens: int) -> None:
+    def _finish(self, connection: int, key: int, index: int, num_tokens: int) -> None:
         live = self._live.get(key)
-        if live is not None and 0 <= index < len(live.sequences) and num_tokens >= 0:
+        if live is None:
+            ended = self._held.stopped(connection, key, index, num_tokens)
+            if ended is not None:
+                self._count(ended)
+        elif live.connection == connection and 0 <= index < len(live.sequences):
             live.sequences[index].finish_at = num_tokens
             self._core.finish(key, index, num_tokens)
 
@@ -228,9 +235,8 @@ class EngineService:
         front.add(update)
         if update.finish is not FinishReason.NONE:
             sequence.ended = True
-            self._metrics.sequence_ended(live, sequence)
             if live.is_over:
-                self._over(live.key, update.finish.name.lower(), now)
+                self._over(EndedRequest(live, update.finish.name.lower(), now, update.index))
 
     def _end_whole(self, front: FrontNews, update: RequestEnded, now: float) -> None:
         reason, code, text = update.reason.name.lower(), ENDED_CODES.get(update.reason, "INTERNAL"), update.message
@@ -240,18 +246,19 @@ class EngineService:
         front.ended.append(Ended(update.key, code, text, reason))
         live = self._live.get(update.key)
         assert live is not None
-        for sequence in live.sequences:
-            if not sequence.ended:
-                sequence.ended = True
-                self._metrics.sequence_ended(live, sequence)
-        self._over(update.key, reason, now, cut)
+        self._over(EndedRequest(live, reason, now, last_index=len(live.sequences) - 1))
 
-    def _over(self, key: int, reason: str, now: float, cut: bool = False) -> None:
-        live = self._live.get(key)
-        assert live is not None
-        self._metrics.request_ended(live, reason, now)
-        self._drain.request_ended(cut)
-        self._live.remove(key)
+    def _over(self, ended: EndedRequest) -> None:
+        self._drain.request_ended(cut=ended.reason == "shutdown")
+        self._live.remove(ended.live.key)
+        if ended.may_stop:
+            self._held.hold(ended)
+        else:
+            self._count(ended)
+
+    def _count(self, ended: EndedRequest) -> None:
+        self._metrics.request_ended(ended)
+        self._metrics_due = True
 
     def _fall_idle(self) -> None:
         self._is_idle = True
@@ -261,18 +268,18 @@ class EngineService:
             assert not len(self._live), f"{len(self._live)} requests are live while the core has no work"
         except AssertionError as error:
             self._metrics.integrity_failure()
-            self._log(f"integrity check failed while idle: {error}")
+            log.error("integrity check failed while idle: %s", error)
 
     def _begin_drain(self, connection: int, message: Drain) -> None:
         if self._drain.begin(connection, message, self._clock()):
-            self._log(f"draining: {len(self._live)} requests have {message.timeout_s:g} s to finish")
+            log.info("draining: %d requests have %g s to finish", len(self._live), message.timeout_s)
 
     def _end_drain(self) -> None:
         if self._drain.is_due(self._clock()):
             for key in self._live.all_keys():
                 self._core.cancel(key)
         for connection, answer in self._drain.answers(len(self._live)):
-            self._log(f"drained: {answer.finished} requests finished, {answer.ended} were ended")
+            log.info("drained: %d requests finished, %d were ended", answer.finished, answer.ended)
             self._connections.post(connection, answer)
 
     def _send_status(self) -> None:

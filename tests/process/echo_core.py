@@ -33,7 +33,8 @@ class Steering(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     max_rows: int = 8
     max_queued_requests: int = 16
     max_queued_tokens: int = 10_000
-    preempt_at_step: int = -1
+    preempt_at_token: int = -1
+    """Once, when the newest running request has so many tokens, it is thrown out."""
     leak: bool = False
 
 
@@ -58,6 +59,8 @@ class FakeCore:
         self._started: dict[int, None] = {}
         self._cancelled: dict[int, None] = {}
         self._step = 0
+        self._preempted = False
+        self._most_used = 0
         self.last_stats: StepStats | None = None
 
     def add(self, request: Request) -> None:
@@ -88,7 +91,9 @@ class FakeCore:
     def gauges(self) -> EngineGauges:
         used = sum(-(-len(row.request.prompt_ids) // BLOCK_SIZE) for row in self._running.values())
         tokens = sum(len(row.request.prompt_ids) for row in self._waiting.values())
-        return EngineGauges(len(self._running), len(self._waiting), tokens, used, NUM_BLOCKS - used, 4096)
+        return EngineGauges(
+            len(self._running), len(self._waiting), tokens, used, NUM_BLOCKS - used, self._most_used, 4096
+        )
 
     def step(self) -> list[SequenceUpdate | RequestEnded]:
         started_at = time.monotonic()
@@ -102,6 +107,7 @@ class FakeCore:
         new_keys = [row.request.key for row in joins if row.request.key not in self._started]
         self._started |= dict.fromkeys(new_keys)
         used = self.gauges.used_blocks
+        self._most_used = max(self._most_used, used)
         for row in self._running.values():
             updates += self._advance(row)
         leaves = [key for key, row in self._running.items() if all(row.ended)]
@@ -137,9 +143,10 @@ class FakeCore:
         return ended
 
     def _preempt(self) -> int:
-        if self._step != self._steering.preempt_at_step or not self._running:
+        key = next(reversed(self._running), None)
+        if key is None or self._running[key].done[0] != self._steering.preempt_at_token or self._preempted:
             return 0
-        key = next(reversed(self._running))
+        self._preempted = True
         self._waiting = {key: self._running.pop(key), **self._waiting}
         return 1
 

@@ -30,7 +30,7 @@ def idle_snapshot(recorder: Recorder, finished: int) -> Metrics:
 
 
 def test_counts_are_exact_with_a_preemption_and_n_sequences(host: Host) -> None:
-    host.steer(max_rows=4, preempt_at_step=3, max_queued_requests=64)
+    host.steer(max_rows=4, preempt_at_token=3, max_queued_requests=64)
     client, recorder = host.attach()
     requests = [request(client, list(range(25)), max_tokens=10) for _ in range(12)]
     requests.append(request(client, [7] * 11, max_tokens=6, n=3))
@@ -96,6 +96,19 @@ def test_tokens_after_a_stop_string_are_not_counted(host: Host) -> None:
     assert counters['flover_requests_finished_total{reason="stop"}'] == 1
     totals = [metrics.counters["flover_decode_tokens_total"] for metrics in recorder.metrics]
     assert totals == sorted(totals), "a counter never falls"
+
+
+def test_a_stop_string_found_after_the_engine_s_end_counts_too(host: Host) -> None:
+    client, recorder = host.attach()
+    late, unstopped = (request(client, [1], max_tokens=9, has_stop_strings=True) for _ in range(2))
+    for each in (late, unstopped):
+        client.submit(each)
+    recorder.wait_finished(late.key, unstopped.key)
+    client.finish(late.key, 0, 4)
+    counters = idle_snapshot(recorder, 2).counters
+    assert counters["flover_decode_tokens_total"] == 4 + 9
+    assert counters['flover_requests_finished_total{reason="stop"}'] == 1
+    assert counters['flover_requests_finished_total{reason="length"}'] == 1
 
 
 def test_fronts_report_what_only_they_can_count(host: Host) -> None:
