@@ -88,7 +88,7 @@ def _log_effective(log: Log, config: ModelJson, info: EngineInfo, has_tokenizer:
     if log.front_name.endswith("_0"):
         resolved = {name: value for name, value in msgspec.to_builtins(info).items() if name != "front_number"}
         effective = to_json(config) | resolved | {"has_tokenizer": has_tokenizer}
-        log.info("effective configuration", **effective)
+        log.info("effective configuration", **{name: value for name, value in effective.items() if value is not None})
     log.info("ready")
 
 

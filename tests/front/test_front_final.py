@@ -11,6 +11,7 @@ from fake_triton import InferenceRequest, Logger, ResponseSender, TritonError
 from front_host import FrontHost, make_request, wait_until
 
 from flover_backend.channel import Status
+from flover_backend.front import service
 from flover_backend.front.tokenizer import Tokenizer
 from flover_backend.request import FinishReason, Request
 
@@ -228,7 +229,9 @@ def test_finalize_with_live_requests(host: FrontHost) -> None:
     assert host.client.is_closed
 
 
-def test_finalize_is_bounded_when_a_send_hangs(host: FrontHost) -> None:
+def test_finalize_is_bounded_when_a_send_hangs(host: FrontHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "CLOSE_STREAMS_S", 0.1)
+    monkeypatch.setattr(service, "CLOSE_THREADS_S", 0.1)
     sender, hold = held(host, make_request([1]))
     host.tokens(host.client.wait_submitted(), [40], LENGTH)
     host.close()

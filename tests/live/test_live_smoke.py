@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LiveServer, StartServer
+from live_server import LiveServer, StartServer, is_running, shared_memory_of, wait_for
 from triton_client import Call, arrays_of, ask, ids_of, post, text_of
 
 from flover_backend.front.tensors import config_pbtxt
 
 PROMPT = "And God said"
 GREEDY = {"temperature": 0, "max_tokens": 24}
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it did not become true within 10 s"
-        time.sleep(0.05)
-
-
-def is_running(pid: int) -> bool:
-    """False for a process that has ended, whether or not somebody has collected it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def shared_memory_of(pid: int) -> list[Path]:
-    """Triton's regions that a process names in its command line: a stub's one."""
-    arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    return [path for path in Path("/dev/shm").iterdir() if path.name in arguments]
 
 
 def test_a_stream_adds_up_to_the_whole(server: LiveServer) -> None:

@@ -1,0 +1,164 @@
+"""A bare tritonserver, started by hand on a copy of the shipped model repository, as an operator would do it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
+TRITON = SITE_PACKAGES / "pytriton" / "tritonserver"
+START_TIMEOUT_S = 90
+STOP_TIMEOUT_S = 40
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def stub_environment(folder: Path) -> Path:
+    """The `bin` of a virtual environment that has the package: this one, or one that adds the source tree to it.
+
+    The stub takes its `sys.path` from the python3 that is first on PATH and ignores PYTHONPATH.
+    """
+    probe = [sys.executable, "-I", "-c", "import flover_backend; print(flover_backend.__file__)"]
+    found = subprocess.run(probe, cwd="/", capture_output=True, text=True, check=False).stdout.strip()
+    if found == str(ROOT / "flover_backend" / "__init__.py"):
+        return Path(sys.executable).parent
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    site = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    (site / "flover.pth").write_text(f"{ROOT}\n{SITE_PACKAGES}\n")
+    return folder / "bin"
+
+
+class LiveServer:
+    """One tritonserver. Tests add requests; whoever made it stops it."""
+
+    def __init__(self, folder: Path, arguments: list[str], environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.http_port, self.grpc_port, self.metrics_port = free_ports(3)
+        self.log_path = folder / "server.log"
+        ports = [
+            *("--http-address=127.0.0.1", f"--http-port={self.http_port}"),
+            *("--grpc-address=127.0.0.1", f"--grpc-port={self.grpc_port}"),
+            *("--metrics-address=127.0.0.1", f"--metrics-port={self.metrics_port}"),
+        ]
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [str(TRITON / "bin" / "tritonserver"), *ports, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    @property
+    def grpc_url(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+    @property
+    def http_url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def metrics(self) -> dict[str, float]:
+        """Series -> value of this scrape."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        pairs = [line.rsplit(" ", 1) for line in lines if line and not line.startswith("#")]
+        return {name: float(value) for name, value in pairs}
+
+    def wait_ready(self, model: str = "flover") -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._is_ready(model):
+            assert self.process.poll() is None, f"the server ended:\n{self.log()[-5000:]}"
+            assert time.monotonic() < deadline, f"the server was not ready in time:\n{self.log()[-5000:]}"
+            time.sleep(0.05)
+
+    def _is_ready(self, model: str) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.http_url}/v2/models/{model}/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def descendants(self) -> list[int]:
+        """Process ids of the stubs and the engine."""
+        found, new = [], [self.process.pid]
+        while new:
+            new = [child for pid in new for child in _children(pid)]
+            found += new
+        return found
+
+    def wait_ended(self) -> int:
+        """Its exit code, when it ends by itself."""
+        return self.process.wait(START_TIMEOUT_S)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the server did not stop:\n{self.log()[-5000:]}") from None
+
+
+def _children(pid: int) -> list[int]:
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+
+
+StartServer = Callable[..., LiveServer]
+
+
+def copy_repository(target: Path, model_json: dict[str, object], instances: int) -> None:
+    shutil.copytree(ROOT / "model_repository", target, ignore=shutil.ignore_patterns("__pycache__"))
+    config = target / "flover" / "config.pbtxt"
+    config.write_text(config.read_text().replace("count: 1", f"count: {instances}"))
+    (target / "flover" / "1" / "model.json").write_text(json.dumps(model_json))
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not become true within {timeout_s} s"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    """False for a process that has ended, whether or not somebody has collected it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def command_line(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+
+
+def shared_memory_of(pid: int) -> list[Path]:
+    """Triton's regions that a process names in its command line: a stub's one."""
+    arguments = command_line(pid)
+    return [path for path in Path("/dev/shm").iterdir() if path.name in arguments]
