@@ -28,35 +28,70 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class DecodeGroup:
+    """Decode rows of similar length that are computed as one padded batch of R rows."""
+
+    members: torch.Tensor
+    """[R] int64 rows of the batch"""
+    rows: torch.Tensor
+    """[R * kv_heads * longest] int64 into a buffer seen as [slots * kv_heads, head_dim]. Past a row's length it
+    points at the row's own first slot."""
+    bias: torch.Tensor
+    """[R * kv_heads, 1, longest] float32: 0, or -inf past a row's length"""
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionIndex:
     """Where each segment's keys and values lie, for every layer of one batch."""
 
-    num_decodes: int
-    rows: torch.Tensor
-    """[num_decodes * kv_heads * max_kv_len] int64 into a buffer seen as [slots * kv_heads, head_dim]. Past a row's
-    length it points at the row's own first slot."""
-    bias: torch.Tensor
-    """[num_decodes * kv_heads, 1, max_kv_len] float32: 0, or -inf past a row's length"""
+    groups: tuple[DecodeGroup, ...]
     segments: tuple[Segment, ...]
 
 
-def build_index(batch: ForwardBatch, block_size: int, num_kv_heads: int) -> AttentionIndex:
-    """The batch's `AttentionIndex`; a handful of small tensor operations, no wait for the device."""
-    rows, bias = _decode_index(batch, block_size, num_kv_heads)
-    return AttentionIndex(batch.num_decodes, rows, bias, tuple(_segments(batch, block_size)))
+_MAX_PADDING = 2
+_MAX_GROUP_BYTES = 8 << 20
 
 
-def _decode_index(batch: ForwardBatch, block_size: int, num_kv_heads: int) -> tuple[torch.Tensor, torch.Tensor]:
-    device, count = batch.input_ids.device, batch.num_decodes
-    longest = max(batch.kv_lens[:count], default=0)
-    num_blocks = -(-longest // block_size)
-    table = batch.block_table[:count, :num_blocks].long()
+def build_index(batch: ForwardBatch, keys: torch.Tensor) -> AttentionIndex:
+    """The batch's `AttentionIndex`; a handful of small tensor operations, no wait for the device.
+
+    keys [blocks, block_size, kv_heads, head_dim]: any layer's, for its shape.
+    """
+    _, block_size, num_kv_heads, head_dim = keys.shape
+    max_tokens = _MAX_GROUP_BYTES // (2 * 4 * num_kv_heads * head_dim)
+    grouped = group_by_length(batch.kv_lens[: batch.num_decodes], max_tokens)
+    groups = [_decode_group(batch, rows, block_size, num_kv_heads) for rows in grouped]
+    return AttentionIndex(tuple(groups), tuple(_segments(batch, block_size)))
+
+
+def group_by_length(lens: list[int], max_tokens: int) -> list[list[int]]:
+    """Rows in groups, so that one long row does not make many short ones long: longest first, ascending inside.
+
+    Within a group the longest is at most `_MAX_PADDING` times the shortest (or 64), and the padded tokens are at
+    most `max_tokens` (or one row's), which keeps what is gathered in the processor's cache.
+    """
+    groups: list[list[int]] = []
+    longest = 0
+    for row in sorted(range(len(lens)), key=lambda r: -lens[r]):
+        fits = groups and (len(groups[-1]) + 1) * longest <= max_tokens
+        if fits and longest <= max(64, _MAX_PADDING * lens[row]):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+            longest = lens[row]
+    return [sorted(group) for group in groups]
+
+
+def _decode_group(batch: ForwardBatch, rows: list[int], block_size: int, num_kv_heads: int) -> DecodeGroup:
+    device, longest = batch.input_ids.device, max(batch.kv_lens[row] for row in rows)
+    members = torch.tensor(rows, device=device)
+    table = batch.block_table[members, : -(-longest // block_size)].long()
     slots = (table[:, :, None] * block_size + torch.arange(block_size, device=device)).flatten(1)[:, :longest]
-    outside = torch.arange(longest, device=device) >= batch.seqlens_k[:count, None]
+    outside = torch.arange(longest, device=device) >= batch.seqlens_k[members, None]
     slots = torch.where(outside, slots[:, :1], slots)
-    rows = slots[:, None, :] * num_kv_heads + torch.arange(num_kv_heads, device=device)[:, None]
-    bias = torch.zeros(count, 1, longest, device=device).masked_fill_(outside[:, None], float("-inf"))
-    return rows.flatten(), bias.repeat_interleave(num_kv_heads, 0)
+    heads = slots[:, None, :] * num_kv_heads + torch.arange(num_kv_heads, device=device)[:, None]
+    bias = torch.zeros(len(rows), 1, longest, device=device).masked_fill_(outside[:, None], float("-inf"))
+    return DecodeGroup(members, heads.flatten(), bias.repeat_interleave(num_kv_heads, 0))
 
 
 def _segments(batch: ForwardBatch, block_size: int) -> list[Segment]:
@@ -85,23 +120,29 @@ def attention(
     """
     assert query.ndim == 3 and query.shape[2] == keys.shape[3] and query.shape[1] % keys.shape[2] == 0
     assert keys.shape == values.shape and query.dtype == keys.dtype == values.dtype
-    assert keys.is_contiguous() and values.is_contiguous() and query.is_contiguous()
-    parts = [decode_reference(query[: index.num_decodes], keys, values, index, scale)] if index.num_decodes else []
+    assert keys.is_contiguous() and values.is_contiguous() and query.stride()[1:] == (query.shape[2], 1)
+    out = query.new_empty(query.shape)
+    for group in index.groups:
+        whole = len(group.members) == len(query)
+        part = decode_reference(query if whole else query[group.members], keys, values, group, scale)
+        if whole:
+            return part.flatten(1)
+        out[group.members] = part
     for segment in index.segments:
-        chunk = query[segment.begin : segment.begin + segment.query_len]
-        parts.append(prefill_reference(chunk, keys, values, segment, scale))
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).flatten(1)
+        tokens = slice(segment.begin, segment.begin + segment.query_len)
+        out[tokens] = prefill_reference(query[tokens], keys, values, segment, scale)
+    return out.flatten(1)
 
 
 def decode_reference(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, index: AttentionIndex, scale: float
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, group: DecodeGroup, scale: float
 ) -> torch.Tensor:
-    """[R, heads, head_dim], one token a row -> the same shape. Rows are gathered to one padded batch."""
+    """[R, heads, head_dim], one token a row of the group -> the same shape. Keys and values are gathered, padded."""
     num_rows, _, head_dim = query.shape
     batch = num_rows * keys.shape[2]
-    key = keys.view(-1, head_dim).index_select(0, index.rows).view(batch, -1, head_dim).float()
-    value = values.view(-1, head_dim).index_select(0, index.rows).view(batch, -1, head_dim).float()
-    scores = torch.baddbmm(index.bias, query.view(batch, -1, head_dim).float(), key.transpose(1, 2), alpha=scale)
+    key = keys.view(-1, head_dim).index_select(0, group.rows).view(batch, -1, head_dim).float()
+    value = values.view(-1, head_dim).index_select(0, group.rows).view(batch, -1, head_dim).float()
+    scores = torch.baddbmm(group.bias, query.reshape(batch, -1, head_dim).float(), key.transpose(1, 2), alpha=scale)
     return torch.bmm(scores.softmax(-1), value).view(query.shape).to(query.dtype)
 
 

@@ -18,12 +18,12 @@ class Linear:
         self.bias = bias
         self.num_parameters = weight.numel() + (0 if bias is None else bias.numel())
         self.weight_bytes = self.num_parameters * weight.element_size()
-        self._packed = can_pack(weight)
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self._packed else weight
+        self.packed = can_pack(weight)
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.packed else weight
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[N, in_features] -> [N, out_features], same dtype."""
-        if self._packed:
+        if self.packed:
             return torch.ops.mkldnn._linear_pointwise(x, self._weight, self.bias, "none", [], "")  # type: ignore[no-any-return]
         return F.linear(x, self._weight, self.bias)
 

@@ -71,7 +71,7 @@ class LlamaModel:
     def forward(self, batch: ForwardBatch, kv: KVBuffer) -> torch.Tensor:
         """Write the batch's keys and values into `kv`; return hidden states [T, hidden_size] after the final norm."""
         eps = self.config.rms_norm_eps
-        index = build_index(batch, kv.block_size, self.num_kv_heads)
+        index = build_index(batch, kv.keys[0])
         tables = rotary_tables(batch.positions, self._inv_freq, self.dtype)
         residual = F.embedding(batch.input_ids, self._embedding)
         x = rms_norm(residual, self._layers[0].input_norm, eps)
@@ -98,15 +98,19 @@ class LlamaModel:
     ) -> torch.Tensor:
         """[T, H] normed -> [T, H]"""
         heads, kv_heads = self.config.num_attention_heads, self.num_kv_heads
-        query, key, value = (
-            layer.qkv(x).view(len(x), -1, self.head_dim).split_with_sizes((heads, kv_heads, kv_heads), 1)
-        )
-        if layer.query_norm is not None and layer.key_norm is not None:
-            query = rms_norm(query, layer.query_norm, self.config.rms_norm_eps)
-            key = rms_norm(key, layer.key_norm, self.config.rms_norm_eps)
-        query, key = rotate(query, *tables), rotate(key, *tables)
-        write_kv(key, value, *buffers, slot_mapping)
+        qk, value = layer.qkv(x).view(len(x), -1, self.head_dim).split_with_sizes((heads + kv_heads, kv_heads), 1)
+        qk = rotate(self._norm_heads(layer, qk), *tables)
+        write_kv(qk[:, heads:], value, *buffers, slot_mapping)
+        query = qk[:, :heads]
         return layer.output(attention(query, *buffers, index, self._scale))
+
+    def _norm_heads(self, layer: LlamaLayer, qk: torch.Tensor) -> torch.Tensor:
+        """Qwen3's norm of each query and key head: [T, Q + K, D] -> the same shape; elsewhere `qk` itself."""
+        if layer.query_norm is None or layer.key_norm is None:
+            return qk
+        query, key = qk.split_with_sizes((self.config.num_attention_heads, self.num_kv_heads), 1)
+        eps = self.config.rms_norm_eps
+        return torch.cat((rms_norm(query, layer.query_norm, eps), rms_norm(key, layer.key_norm, eps)), 1)
 
     def _linears(self) -> list[Linear]:
         return [linear for layer in self._layers for linear in (layer.qkv, layer.output, layer.gate_up, layer.down)]
@@ -123,6 +127,7 @@ class LlamaModel:
         return self._embedding.numel() + layers + head
 
     def _count_bytes(self) -> int:
-        linears = [self._lm_head, *self._linears()]
+        head_is_embedding = self.config.tie_word_embeddings and not self._lm_head.packed
+        linears = self._linears() if head_is_embedding else [self._lm_head, *self._linears()]
         tensors = [self._embedding, *self._vectors()]
         return sum(linear.weight_bytes for linear in linears) + sum(t.nbytes for t in tensors)
