@@ -6,7 +6,7 @@ does not compute must be neutral (models/neutral.py); any other unknown key is m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -26,18 +26,29 @@ class Llama3Rope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LlamaConfig:
-    """What models/llama.py computes. Every field is resolved; sizes are positive and fit each other."""
+class ModelConfig:
+    """What every architecture's configuration has."""
 
     architecture: str
     vocab_size: int
     hidden_size: int
-    intermediate_size: int
     num_hidden_layers: int
     num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
     max_position_embeddings: int
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+    """Of config.json, then further ones of generation_config.json."""
+    dtype: str | None
+    """float32, float16 or bfloat16 as config.json says; None when it does not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaConfig(ModelConfig):
+    """What models/llama.py computes. Every field is resolved; sizes are positive and fit each other."""
+
+    intermediate_size: int
     rms_norm_eps: float
     rope_theta: float
     rope_llama3: Llama3Rope | None
@@ -46,10 +57,6 @@ class LlamaConfig:
     mlp_bias: bool
     qk_norm: bool
     tie_word_embeddings: bool
-    bos_token_id: int | None
-    eos_token_ids: tuple[int, ...]
-    dtype: str | None
-    """float32, float16 or bfloat16 as config.json says; None when it does not say."""
 
     def __post_init__(self) -> None:
         if self.num_attention_heads % self.num_key_value_heads:
@@ -77,13 +84,16 @@ class _Dialect:
     mlp_bias: bool | None = False
     """None: as `mlp_bias` says."""
     qk_norm: bool = False
+    window_keys: dict[str, Any] = field(default_factory=dict)
+    """Keys about a sliding window that hold when config.json has none."""
 
 
+_QWEN_WINDOW = {"use_sliding_window": False}
 DIALECTS = {
     "LlamaForCausalLM": _Dialect(None, qkv_bias=None, mlp_bias=None),
-    "MistralForCausalLM": _Dialect(8),
-    "Qwen2ForCausalLM": _Dialect(32, qkv_bias=True),
-    "Qwen3ForCausalLM": _Dialect(32, head_dim=128, qkv_bias=None, qk_norm=True),
+    "MistralForCausalLM": _Dialect(8, window_keys={"sliding_window": 4096}),
+    "Qwen2ForCausalLM": _Dialect(32, qkv_bias=True, window_keys=_QWEN_WINDOW),
+    "Qwen3ForCausalLM": _Dialect(32, head_dim=128, qkv_bias=None, qk_norm=True, window_keys=_QWEN_WINDOW),
 }
 """Architecture -> dialect."""
 
@@ -119,7 +129,7 @@ def parse_llama(architecture: str, config: dict[str, Any], generation: dict[str,
     Raises `ConfigError` naming the key, its value and what is allowed.
     """
     dialect = DIALECTS[architecture]
-    require_neutral(config)
+    require_neutral(dialect.window_keys | config)
     try:
         json = msgspec.convert(config, _Json)
     except msgspec.ValidationError as error:
@@ -204,7 +214,8 @@ def _rope(json: _Json) -> tuple[float, Llama3Rope | None]:
         return theta, _llama3(key, rope, json)
     if kind not in ("default", None):
         raise ConfigError(f"{key}.rope_type = {kind!r}; allowed: default, llama3")
-    require_neutral({"rope_factor": rope.get("factor")}, prefix=f"{key}.")
+    if rope.get("factor") not in (None, 1):
+        raise ConfigError(f"{key}.factor = {rope['factor']!r}; allowed with the rope type default: 1, or no key")
     return theta, None
 
 

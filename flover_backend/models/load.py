@@ -9,36 +9,38 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from flover_backend.errors import ConfigError
 from flover_backend.models.batch import Model
-from flover_backend.models.config import DIALECTS, LlamaConfig, parse_llama
+from flover_backend.models.config import DIALECTS, ModelConfig, parse_llama
 from flover_backend.models.llama_weights import EMBEDDING, build_llama
 from flover_backend.models.weights import Progress, WeightFiles
 
+Config = TypeVar("Config", bound=ModelConfig)
+
 
 @dataclass(frozen=True, slots=True)
-class Architecture:
+class Architecture(Generic[Config]):
     """How one family of architectures is read and built."""
 
-    parse: Callable[[str, dict[str, Any], dict[str, Any]], LlamaConfig]
+    parse: Callable[[str, dict[str, Any], dict[str, Any]], Config]
     """(architecture, config.json, generation_config.json) -> configuration"""
-    build: Callable[[LlamaConfig, WeightFiles], Model]
+    build: Callable[[Config, WeightFiles], Model]
     dtype_tensor: str
     """Whose dtype is the checkpoint's, where config.json names none."""
 
 
 _LLAMA = Architecture(parse_llama, build_llama, EMBEDDING)
-ARCHITECTURES: dict[str, Architecture] = dict.fromkeys(DIALECTS, _LLAMA)
+ARCHITECTURES: dict[str, Architecture[Any]] = dict.fromkeys(DIALECTS, _LLAMA)
 """`architectures[0]` of config.json -> how to load it."""
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def read_model_config(model_dir: Path) -> LlamaConfig:
+def read_model_config(model_dir: Path) -> ModelConfig:
     """Read config.json and generation_config.json. Raises `ConfigError` naming key, value and what is allowed."""
     return _read(model_dir)[1]
 
@@ -56,7 +58,7 @@ def load_model(model_dir: Path, dtype: str, device: str, progress: Progress) -> 
         return architecture.build(config, weights)
 
 
-def _read(model_dir: Path) -> tuple[Architecture, LlamaConfig]:
+def _read(model_dir: Path) -> tuple[Architecture[Any], ModelConfig]:
     if not model_dir.is_dir():
         raise ConfigError(f"model directory {model_dir} is not there; expected a Hugging Face directory")
     config = _read_json(model_dir / "config.json")
@@ -91,7 +93,7 @@ def _architecture_name(config: dict[str, Any], model_dir: Path) -> str:
 
 
 def _resolve_dtype(
-    dtype: str, device: torch.device, config: LlamaConfig, architecture: Architecture, model_dir: Path
+    dtype: str, device: torch.device, config: ModelConfig, architecture: Architecture[Any], model_dir: Path
 ) -> torch.dtype:
     if dtype != "auto":
         if dtype not in _DTYPES:

@@ -54,6 +54,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "parallel_attn": _OFF,
     "use_parallel_residual": _OFF,
     "pruned_heads": _EMPTY,
+    "is_causal": (True,),
+    "use_bidirectional_attention": _OFF,
     "is_encoder_decoder": _OFF,
     "add_cross_attention": _OFF,
     "cross_attention_layers": _EMPTY,
@@ -82,7 +84,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     # weights
     "quantization_config": _NONE,
     "compression_config": _NONE,
-    "rope_factor": _ONE,
 }
 """Key -> the values that change nothing (null and absence always do)."""
 
@@ -95,7 +96,7 @@ def require_neutral(config: dict[str, Any], prefix: str = "") -> None:
             raise _refusal(prefix + key, value, allowed)
     for key, rule in _WINDOW_RULES.items():
         if config.get(key) is not None and not rule(config):
-            raise _refusal(prefix + key, config[key], _WINDOW_ALLOWED)
+            raise _refusal(prefix + key, config[key], _WINDOW_ALLOWED[key])
 
 
 def _is_among(value: Any, allowed: tuple[Any, ...]) -> bool:
@@ -116,10 +117,14 @@ def _window_is_idle(config: dict[str, Any]) -> bool:
 
 
 def _layers_are_full(config: dict[str, Any]) -> bool:
-    return all(kind == "full_attention" for kind in config["layer_types"]) or _window_is_idle(config)
+    kinds = ("full_attention", "sliding_attention") if _window_is_idle(config) else ("full_attention",)
+    return all(kind in kinds for kind in config["layer_types"])
 
 
-_WINDOW_ALLOWED = ("a window of at least max_position_embeddings",)
+_WINDOW_ALLOWED = {
+    "sliding_window": ("a window of at least max_position_embeddings",),
+    "layer_types": ("full_attention in each layer",),
+}
 _WINDOW_RULES: dict[str, Callable[[dict[str, Any]], bool]] = {
     "sliding_window": _window_is_idle,
     "layer_types": _layers_are_full,
