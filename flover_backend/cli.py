@@ -13,6 +13,7 @@ import typer
 
 from flover_backend.cli_options import model_json, with_model_json_flags
 from flover_backend.errors import FloverError
+from flover_backend.stop_signals import Stopped
 
 app = typer.Typer(
     help="Serve autoregressive language models by temporal fusion behind NVIDIA Triton Inference Server.",
@@ -30,6 +31,9 @@ def main() -> None:
     except FloverError as error:
         print(f"flover: {error}", file=sys.stderr)
         sys.exit(1)
+    except Stopped:
+        print("flover: stopped", file=sys.stderr)
+        sys.exit(130)
 
 
 @app.command()
@@ -119,6 +123,29 @@ def import_(
 
     with console_progress() as progress:
         print(import_gguf(file, directory, progress=progress))
+
+
+@app.command()
+def demo(
+    requests: Annotated[int, typer.Option(min=1, max=1000, help="How many questions to send.")] = 24,
+    interval_ms: Annotated[
+        float | None,
+        typer.Option(min=0, help="Constant gap between arrivals.", show_default="a Poisson process, mean 300 ms"),
+    ] = None,
+    lengths: Annotated[
+        str | None,
+        typer.Option(help="LOW:HIGH, answer lengths in tokens, uniformly random.", show_default="as the model ends it"),
+    ] = None,
+    picture: Annotated[Path, typer.Option(help="PNG file for the chart.")] = Path("out/demo.png"),
+) -> None:
+    """Watch questions that arrive at random fuse into one batch in a real Triton server.
+
+    Flover's own demonstration: flover demo --requests 32 --interval-ms 500 --lengths 128:512
+    """
+    from flover_backend.demo.run import DemoOptions
+    from flover_backend.demo.run import demo as run
+
+    run(DemoOptions(requests, interval_ms, lengths, picture))
 
 
 if __name__ == "__main__":

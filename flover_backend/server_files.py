@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ import msgspec
 
 from flover_backend.config import ModelJson
 from flover_backend.errors import ConfigError
+from flover_backend.front.tensors import config_pbtxt
 from flover_backend.libpython import find_libpython
 
-MODEL_TEMPLATE = Path(__file__).resolve().parent.parent / "model_repository" / "flover"
+MODEL_PY = Path(__file__).resolve().parent.parent / "model_repository" / "flover" / "1" / "model.py"
 
 
 @dataclass(frozen=True)
@@ -81,18 +81,10 @@ def lay_out_repository(folder: Path, name: str, instances: int, config: ModelJso
     """Make a model repository with the one model `name` in `folder`; returns it."""
     version = folder.resolve() / "models" / name / "1"
     version.mkdir(parents=True)
-    text = (MODEL_TEMPLATE / "config.pbtxt").read_text()
-    (version.parent / "config.pbtxt").write_text(with_instances(text, instances))
-    shutil.copyfile(MODEL_TEMPLATE / "1" / "model.py", version / "model.py")
+    (version.parent / "config.pbtxt").write_text(config_pbtxt(name, instances))
+    shutil.copyfile(MODEL_PY, version / "model.py")
     (version / "model.json").write_text(json.dumps(changed_keys(config), indent=2) + "\n")
     return version.parent.parent
-
-
-def with_instances(config_pbtxt: str, count: int) -> str:
-    """The shipped config.pbtxt, which names no model, with another number of fronts."""
-    filled, found = re.subn(r"\bcount: *\d+", f"count: {count}", config_pbtxt)
-    assert found == 1, f"{MODEL_TEMPLATE}/config.pbtxt has {found} counts, not one"
-    return filled
 
 
 def changed_keys(config: ModelJson) -> dict[str, object]:
