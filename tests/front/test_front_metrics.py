@@ -48,7 +48,16 @@ def test_totals_become_increments_and_gauges_are_set(registry: Registry) -> None
 def test_every_series_of_a_real_snapshot_is_known(registry: Registry) -> None:
     front = Front(registry)
     front.writer.on_leader(None)
-    front.writer.on_metrics(EngineMetrics(INFO).snapshot(EngineGauges(1, 2, 3, 4, 60, 4096)))
+    gauges = EngineGauges(
+        num_running=1,
+        num_waiting=2,
+        num_waiting_tokens=3,
+        used_blocks=4,
+        free_blocks=60,
+        most_used_blocks=5,
+        kv_bytes_mapped=4096,
+    )
+    front.writer.on_metrics(EngineMetrics(INFO).snapshot(gauges))
     wait_until(lambda: front.written)
     assert front.writer.close(5)
     assert [line for level, line in Logger.lines if level != "info"] == []
