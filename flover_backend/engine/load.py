@@ -43,9 +43,7 @@ def load_engine(
     return engine, info
 
 
-def build_engine(
-    config: ModelJson, model: Model, progress: Callable[[str, float], None], record_margins: bool = False
-) -> tuple[Engine, Limits]:
+def build_engine(config: ModelJson, model: Model, progress: Callable[[str, float], None]) -> tuple[Engine, Limits]:
     """A warm engine around a loaded model."""
     limits = resolve_limits(config, model)
     free_bytes = free_memory(model.device)
@@ -54,7 +52,7 @@ def build_engine(
         model.num_layers, num_blocks, config.block_size, model.num_kv_heads, model.head_dim, model.dtype, model.device
     )
     state = RowState(limits.max_rows, limits.max_model_len, config.block_size, model.vocab_size, model.device)
-    runner = TorchRunner(model, kv, state, record_margins=record_margins)
+    runner = TorchRunner(model, kv, state)
     budget = config.prefill_token_budget or IterationCost.of(model).prefill_token_budget
     scheduler = Scheduler(
         SchedulerConfig(
