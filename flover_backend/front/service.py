@@ -128,6 +128,9 @@ class FrontService:
                 has_stop_strings=bool(parsed.stop),
             )
         )
+        if stream.has_ended:
+            # NOTE: it was cancelled meanwhile, and that message may have overtaken this one.
+            self._client.cancel(stream.key)
 
     def _sequence(self, parsed: ParsedRequest, params: SamplingParams) -> Sequence:
         wants_text = parsed.outputs.text or bool(parsed.stop)

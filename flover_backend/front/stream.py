@@ -75,6 +75,11 @@ class Stream:
         self._eager = True
         self._num_open = 0
 
+    @property
+    def has_ended(self) -> bool:
+        """No news will go out any more: FINAL was sent, or an error is on its way."""
+        return self._closed or self._error is not None
+
     def start(
         self,
         options: OutputOptions,
@@ -96,7 +101,7 @@ class Stream:
     def push(self, index: int, token_ids: list[int], logprobs: list[TokenLogprob] | None, finish: FinishReason) -> None:
         """News of sequence `index`; ignored once the request has ended."""
         with self._lock:
-            if self._closed or self._error is not None:
+            if self.has_ended:
                 return
             self._news.append(_News(index, token_ids, logprobs, finish))
             self._num_open -= finish != FinishReason.NONE
@@ -107,7 +112,7 @@ class Stream:
     def end(self, error: FloverError) -> bool:
         """End the request with `error`; what came before goes out first. False when it has ended already."""
         with self._lock:
-            if self._closed or self._error is not None:
+            if self.has_ended:
                 return False
             self._error = error
             schedule = self._must_schedule()
@@ -117,7 +122,7 @@ class Stream:
 
     def client_is_gone(self) -> bool:
         """Ask Triton; a round trip. False once the request has ended."""
-        return self._error is None and self._responder.is_cancelled()
+        return not self.has_ended and self._responder.is_cancelled()
 
     def serve(self) -> None:
         """Send what there is to send."""

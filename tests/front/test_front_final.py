@@ -115,6 +115,21 @@ def test_cancelled_while_it_waits_for_a_tokenizer(host: FrontHost, tokenizer: To
     assert not host.client.submitted
 
 
+def test_a_cancel_that_overtakes_the_submission_is_sent_again(host: FrontHost) -> None:
+    request_object = make_request([1])
+    submit = host.client.submit
+
+    def slow_submit(request: Request) -> None:
+        request_object.sender.cancelled = True
+        request_object.sender.wait()
+        wait_until(lambda: host.client.cancelled == [request.key])
+        submit(request)
+
+    host.client.submit = slow_submit  # type: ignore[method-assign]
+    host.send(request_object)
+    assert host.client.cancelled == [host.client.submitted[0].key] * 2
+
+
 def test_cancellation_is_not_asked_after_final(host: FrontHost) -> None:
     """fake_triton asserts it; here many requests end while the sweep is at them."""
     senders = []
