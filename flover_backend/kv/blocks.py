@@ -118,6 +118,8 @@ class BlockAllocator:
             raise IntegrityError(f"highest used block is noted as {self._highest_used}, used are {used}")
 
     def _check_used(self, blocks: Sequence[int]) -> None:
+        if len(dict.fromkeys(blocks)) != len(blocks):
+            raise IntegrityError(f"a block is listed twice in {list(blocks)}")
         for block in blocks:
             if not 0 < block <= self.num_blocks or self._references[block] == 0:
                 raise IntegrityError(f"block {block} is not in use (ids are 1 .. {self.num_blocks})")

@@ -33,14 +33,16 @@ class SchedulerConfig:
     """The clock of `Request.deadline`, in seconds."""
 
     def __post_init__(self) -> None:
-        for name in ("max_rows", "max_model_len", "block_size", "num_blocks", "max_queued_requests"):
+        for name in ("max_rows", "max_model_len", "block_size", "num_blocks", "max_queued_requests", "max_block_moves"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; at least 1 is needed")
-        for name in ("pipeline_depth", "max_queued_tokens", "max_block_moves"):
+        for name in ("pipeline_depth", "max_queued_tokens"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it cannot be negative")
         if self.reorder not in ("none", "rows", "compact"):
             raise ValueError(f"reorder is {self.reorder!r}; allowed are none, rows, compact")
+        if isinstance(self.prefill_token_budget, int):
+            self.prefill_budget(0)
 
     def blocks_for(self, num_tokens: int) -> int:
         """Blocks that hold the keys and values of `num_tokens` tokens."""

@@ -27,11 +27,6 @@ class WaitingQueue:
         """Requests that were never admitted."""
         return len(self._new)
 
-    @property
-    def num_preempted(self) -> int:
-        """Preempted entries."""
-        return len(self._preempted)
-
     def check_room(self, num_tokens: int) -> None:
         """Raise `QueueFull` if a prompt of `num_tokens` has no room. An empty queue takes any prompt."""
         if not self._new:
@@ -64,6 +59,10 @@ class WaitingQueue:
         else:
             group = self._new.pop(sequence.group.key)
             self.num_tokens -= len(group.prompt_ids)
+
+    def preempted(self) -> list[Sequence]:
+        """Preempted entries in order."""
+        return list(self._preempted)
 
     def entries(self) -> list[Sequence]:
         """All entries in order."""

@@ -21,7 +21,6 @@ from flover_backend.scheduler.admission import Residents, check_request
 from flover_backend.scheduler.config import SchedulerConfig
 from flover_backend.scheduler.decode import Decode
 from flover_backend.scheduler.draft import Draft, assemble
-from flover_backend.scheduler.ended import EndedSequences
 from flover_backend.scheduler.ending import finish_reason
 from flover_backend.scheduler.integrity import check_in_flight, check_order, check_states
 from flover_backend.scheduler.plan import Plan, StepResult, TokenLogprobs
@@ -35,7 +34,6 @@ _MESSAGES = {
     FinishReason.CANCELLED: "the request was cancelled",
     FinishReason.DEADLINE: "deadline_ms passed before the first token",
 }
-_ACTIVE = (SequenceState.PREFILL, SequenceState.RUNNING, SequenceState.ENDING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,6 @@ class Scheduler:
         self._prefill = Prefill(config, self._queue, self._residents)
         self._groups: dict[int, RequestGroup] = {}
         self._deadlines: list[tuple[float, int]] = []
-        self._ended = EndedSequences()
         self._events: list[SequenceUpdate | RequestEnded] = []
         self._in_flight: deque[_InFlight] = deque()
         self._next_uid = 0
@@ -93,14 +90,14 @@ class Scheduler:
     def finish(self, key: int, index: int, num_tokens: int) -> None:
         """A stop string ended sequence `index` after `num_tokens` tokens; what came after them does not count.
 
-        For a sequence that has just ended by itself this only corrects the count; unknown ones are ignored.
+        Ignored for a sequence that is over already, or has no token yet.
         """
         group = self._groups.get(key)
         sequence = group.sequences[index] if group is not None and 0 <= index < len(group.sequences) else None
         if sequence is not None and sequence.output_ids and sequence.state is not SequenceState.FINISHED:
+            self.counters.retracted_tokens += max(0, len(sequence.output_ids) - max(0, num_tokens))
             self._end_sequence(sequence)
             self._events.append(SequenceUpdate(key, index, (), finish=FinishReason.STOP))
-        self.counters.retracted_tokens += self._ended.retract(key, index, num_tokens)
 
     def expire(self, now: float) -> None:
         """End the requests whose deadline is at or before `now`: with what there is, if they have a token."""
@@ -157,8 +154,8 @@ class Scheduler:
     @property
     def num_waiting_requests(self) -> int:
         """Requests without a row: never admitted, or all their unfinished sequences preempted."""
-        groups = {entry.group.key: entry.group for entry in self._queue.entries()}
-        return sum(not any(s.state in _ACTIVE for s in group.sequences) for group in groups.values())
+        preempted = {entry.group.key: entry.group for entry in self._queue.preempted()}
+        return self._queue.num_new + sum(not group.is_active for group in preempted.values())
 
     @property
     def num_running_requests(self) -> int:
@@ -252,7 +249,6 @@ class Scheduler:
     def _end_sequence(self, sequence: Sequence) -> None:
         """End one sequence of a forked request; the request with its last one."""
         self._withdraw(sequence)
-        self._ended.remember(sequence)
         sequence.state = SequenceState.FINISHED
         sequence.group.num_unfinished -= 1
         if not sequence.group.num_unfinished:

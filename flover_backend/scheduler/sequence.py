@@ -24,6 +24,9 @@ class SequenceState(enum.Enum):
     FINISHED = "finished"
 
 
+_ACTIVE = (SequenceState.PREFILL, SequenceState.RUNNING, SequenceState.ENDING)
+
+
 class Sequence:
     """One of a request's n sequences. `uid` rises in arrival order over all sequences, so it is also its age."""
 
@@ -92,6 +95,11 @@ class RequestGroup:
     def has_output(self) -> bool:
         """True once a token is committed (all sequences get their first in the same iteration)."""
         return bool(self.parent.output_ids)
+
+    @property
+    def is_active(self) -> bool:
+        """True while any sequence computes or has its last token in flight."""
+        return any(sequence.state in _ACTIVE for sequence in self.sequences)
 
     def unit_of(self, sequence: Sequence) -> list[Sequence]:
         """The sequences that are admitted and preempted together with `sequence`."""

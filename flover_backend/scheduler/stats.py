@@ -20,8 +20,7 @@ class Counters:
     generated_tokens: int = 0
     """Tokens handed out by `commit`."""
     retracted_tokens: int = 0
-    """Of those, tokens after a stop string that the front found. Delivered are generated - retracted: a difference
-    that can step back a few tokens, so an exporter of a counter shows the largest value so far."""
+    """Of those, tokens after a stop string that the front found while the sequence ran on."""
     wasted_tokens: int = 0
     """Sampled tokens dropped because their sequence had ended meanwhile."""
     preemptions: int = 0

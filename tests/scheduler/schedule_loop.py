@@ -51,13 +51,12 @@ class Received:
     ended: RequestEnded | None = None
     stops: dict[int, int] = field(default_factory=dict)
     """Sequence -> num_tokens of a `finish` that was given while it ran."""
-    surplus: dict[int, int] = field(default_factory=dict)
-    """Sequence -> tokens received beyond num_tokens when `finish` was first given for it."""
 
     @property
     def num_retracted(self) -> int:
-        """What `finish` took back; nothing from sequences that were cut off with their request."""
-        return sum(count for index, count in self.surplus.items() if self.finish[index] is not FinishReason.NONE)
+        """Tokens received after those that a `finish` let stand."""
+        ended = [index for index in self.stops if self.finish[index] is FinishReason.STOP]
+        return sum(len(self.tokens[index]) - self.stops[index] for index in ended)
 
     @property
     def is_over(self) -> bool:
@@ -96,8 +95,7 @@ class Loop:
         received = self.received[key]
         assert 0 < num_tokens <= len(received.tokens[index])
         if received.finish[index] is FinishReason.NONE and received.ended is None:
-            received.stops[index] = num_tokens
-        received.surplus.setdefault(index, len(received.tokens[index]) - num_tokens)
+            received.stops.setdefault(index, num_tokens)
         self.scheduler.finish(key, index, num_tokens)
 
     def step(self) -> list[SequenceUpdate | RequestEnded]:
