@@ -28,17 +28,19 @@ def detokenize(tokenizer: HuggingFaceTokenizer, ids: list[int]) -> list[str]:
 
 
 @given(st.lists(st.integers(0, BUNDLED.get_vocab_size() - 1), max_size=60))
+@settings(deadline=None)
 def test_any_ids_of_the_bundled_model(ids: list[int]) -> None:
     assert "".join(detokenize(BUNDLED, ids)) == BUNDLED.decode(ids, skip_special_tokens=True)
 
 
 @given(st.lists(st.integers(0, BYTES.get_vocab_size() - 1), max_size=80))
+@settings(deadline=None)
 def test_any_bytes(ids: list[int]) -> None:
     assert "".join(detokenize(BYTES, ids)) == BYTES.decode(ids, skip_special_tokens=True)
 
 
 @given(TEXTS)
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_text_comes_back_byte_for_byte(text: str) -> None:
     for tokenizer in (BUNDLED, BYTES):
         ids = tokenizer.encode(text, add_special_tokens=False).ids
@@ -46,6 +48,7 @@ def test_text_comes_back_byte_for_byte(text: str) -> None:
 
 
 @given(TEXTS)
+@settings(deadline=None)
 def test_byte_fallback_text_comes_back_after_the_space_that_the_encoder_put_before_it(text: str) -> None:
     ids = PIECES.encode(text, add_special_tokens=False).ids
     whole = "".join(detokenize(PIECES, ids)).removeprefix(" ")
@@ -53,6 +56,7 @@ def test_byte_fallback_text_comes_back_after_the_space_that_the_encoder_put_befo
 
 
 @given(TEXTS, TEXTS)
+@settings(deadline=None)
 def test_an_output_continues_its_prompt(prompt: str, output: str) -> None:
     prompt_ids = PIECES.encode("a" + prompt, add_special_tokens=False).ids
     output_ids = PIECES.encode(output, add_special_tokens=False).ids
@@ -60,6 +64,7 @@ def test_an_output_continues_its_prompt(prompt: str, output: str) -> None:
 
 
 @given(st.lists(st.integers(0, 255), max_size=60))
+@settings(deadline=None)
 def test_no_piece_holds_half_a_character(ids: list[int]) -> None:
     pieces = detokenize(BYTES, ids)
     for piece in pieces:

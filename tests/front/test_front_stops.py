@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flover_backend.front.stops import StopFinder
@@ -28,6 +28,7 @@ def longest_open(text: str, stops: list[str]) -> int:
 
 
 @given(st.lists(LETTERS, min_size=1, max_size=4), st.lists(st.text("ab", max_size=4), max_size=12))
+@settings(deadline=None)
 def test_equal_to_the_plain_way_in_any_pieces(stops: list[str], pieces: list[str]) -> None:
     finder = StopFinder(tuple(stops))
     out, seen = "", ""
@@ -45,6 +46,7 @@ def test_equal_to_the_plain_way_in_any_pieces(stops: list[str], pieces: list[str
 
 
 @given(LETTERS, st.text("ab", max_size=8), st.text("ab", max_size=8))
+@settings(deadline=None)
 def test_a_string_that_ends_too_early_is_text(stop: str, early: str, late: str) -> None:
     finder = StopFinder((stop,))
     out, stopped = finder.push(early, may_stop=False)
