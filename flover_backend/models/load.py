@@ -53,9 +53,23 @@ def load_model(model_dir: Path, dtype: str, device: str, progress: Progress) -> 
     """
     architecture, config = _read(model_dir)
     place = torch.device(device)
-    target = _resolve_dtype(dtype, place, config, architecture, model_dir)
-    with WeightFiles(model_dir, target, place, progress) as weights:
+    with WeightFiles(model_dir, resolve_dtype(dtype, place, model_dir), place, progress) as weights:
         return architecture.build(config, weights)
+
+
+def resolve_dtype(dtype: str, device: torch.device, model_dir: Path) -> torch.dtype:
+    """The dtype that `load_model` takes: `auto` is float32 on the CPU, elsewhere the checkpoint's."""
+    if dtype != "auto":
+        if dtype not in _DTYPES:
+            raise ConfigError(f"dtype = {dtype!r}; allowed: auto, {', '.join(_DTYPES)}")
+        return _DTYPES[dtype]
+    if device.type == "cpu":
+        return torch.float32
+    architecture, config = _read(model_dir)
+    if config.dtype is not None:
+        return _DTYPES[config.dtype]
+    with WeightFiles(model_dir, torch.float32, device, lambda stage, fraction: None) as weights:
+        return weights.stored_dtype(architecture.dtype_tensor)
 
 
 def _read(model_dir: Path) -> tuple[Architecture[Any], ModelConfig]:
@@ -90,18 +104,3 @@ def _architecture_name(config: dict[str, Any], model_dir: Path) -> str:
         supported = ", ".join(ARCHITECTURES)
         raise ConfigError(f"{model_dir / 'config.json'}: architectures = {given!r}; supported: one of {supported}")
     return name
-
-
-def _resolve_dtype(
-    dtype: str, device: torch.device, config: ModelConfig, architecture: Architecture[Any], model_dir: Path
-) -> torch.dtype:
-    if dtype != "auto":
-        if dtype not in _DTYPES:
-            raise ConfigError(f"dtype = {dtype!r}; allowed: auto, {', '.join(_DTYPES)}")
-        return _DTYPES[dtype]
-    if device.type == "cpu":
-        return torch.float32
-    if config.dtype is not None:
-        return _DTYPES[config.dtype]
-    with WeightFiles(model_dir, torch.float32, device, lambda stage, fraction: None) as weights:
-        return weights.stored_dtype(architecture.dtype_tensor)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from flover_backend.errors import ConfigError
 from flover_backend.models.batch import Model
-from flover_backend.models.load import load_model
+from flover_backend.models.load import load_model, resolve_dtype
 
 Tensors = dict[str, torch.Tensor]
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -165,3 +165,14 @@ def test_broken_index(directory: Path, content: str) -> None:
 def test_unknown_dtype_name(directory: Path) -> None:
     with pytest.raises(ConfigError, match="dtype = 'int4'; allowed: auto, float32, float16, bfloat16"):
         load_model(directory, "int4", "cpu", lambda stage, fraction: None)
+
+
+@pytest.mark.parametrize("in_config", [True, False])
+def test_auto_dtype_elsewhere_is_the_checkpoints(tmp_path: Path, in_config: bool) -> None:
+    path = save(make(SHAPES["llama-gqa"], torch.bfloat16), tmp_path / "model")
+    if not in_config:
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "dtype"}))
+    assert resolve_dtype("auto", torch.device("cuda"), path) == torch.bfloat16
+    assert resolve_dtype("float16", torch.device("cuda"), path) == torch.float16
+    assert resolve_dtype("auto", torch.device("cpu"), path) == torch.float32
