@@ -204,7 +204,7 @@ class EngineFiles:
     def remove_if_dead(self) -> None:
         """Remove what an engine left that was killed: only when its socket refuses connections."""
         lock = FileLock(self.lock_path)
-        if not self.directory.exists() or not lock.acquire(timeout_s=1.0):
+        if not self.socket_path.exists() or not lock.acquire(timeout_s=1.0):
             return
         connection = self.connect()
         if connection is None:

@@ -73,9 +73,9 @@ class Connections:
         listener: socket.socket,
         server_pidfd: int,
         lock: FileLock,
-        on_deserted: Callable[[str], None],
+        on_end: Callable[[str, int], object],
     ) -> None:
-        """`on_deserted(why)` is called once, in the IO thread, when the last front or the server is gone.
+        """`on_end(why, exit code)` is called once, in the IO thread, when the last front or the server is gone.
 
         After the last front it is called with `lock` held, so that no front can be attaching.
         """
@@ -83,7 +83,7 @@ class Connections:
         self._listener = listener
         self._server_pidfd = server_pidfd
         self._lock = lock
-        self._on_deserted = on_deserted
+        self._on_end = on_end
         self._peers: dict[int, _Peer] = {}
         self._lingering: list[socket.socket] = []
         self._next_number = 1
@@ -144,7 +144,7 @@ class Connections:
             self._flush_all()
         except BaseException:
             log.exception("the IO thread failed")
-            self._on_deserted("the IO thread failed")
+            self._on_end("the IO thread failed", 1)
 
     def _turn(self) -> None:
         timeout = None if self._has_fronts() else END_RETRY_S
@@ -165,11 +165,11 @@ class Connections:
         if self._has_fronts():
             self._lock.release()
         else:
-            self._on_deserted("the last instance is gone")
+            self._on_end("the last instance is gone", 0)
 
     def _server_is_gone(self, _events: int) -> None:
         self._selector.unregister(self._server_pidfd)
-        self._on_deserted("the server is gone")
+        self._on_end("the server is gone", 0)
 
     def _drain_wake_fd(self, _events: int) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -46,7 +46,7 @@ class EngineProcess:
         self._files = EngineFiles(arguments.rendezvous, arguments.stem)
         self._lock = FileLock(self._files.lock_path)
         self._connections = Connections(
-            socket.socket(fileno=arguments.listener_fd), self._open_server(), self._lock, self._deserted
+            socket.socket(fileno=arguments.listener_fd), self._open_server(), self._lock, self._end
         )
 
     def run(self) -> None:
@@ -66,9 +66,9 @@ class EngineProcess:
         try:
             server_pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
-            self._deserted("the server is gone")
+            self._end("the server is gone", 0)
         if process_start_ticks(pid) != self._key.server_start:
-            self._deserted("the server is gone and its process id was given to another")
+            self._end("the server is gone and its process id was given to another", 0)
         return server_pidfd
 
     def _describe(self) -> None:
@@ -110,13 +110,10 @@ class EngineProcess:
         is_ours = isinstance(error, FloverError)
         text = str(error) if is_ours else f"the engine failed: {type(error).__name__}: {error}"
         self._connections.close(Failed(text, error.code if isinstance(error, FloverError) else "INTERNAL"))
-        self._end(1)
+        self._end("it failed", 1)
 
-    def _deserted(self, why: str) -> NoReturn:
+    def _end(self, why: str, code: int) -> NoReturn:
         log.info("ending: %s", why)
-        self._end(0)
-
-    def _end(self, code: int) -> NoReturn:
         # NOTE: os._exit, as either thread may be the caller and the other may be deep in a load or an iteration.
         self._files.remove(self._lock)
         sys.stdout.flush()

@@ -226,8 +226,10 @@ class EngineClient:
             message = f"the engine's messages could not be handled: {error!r}"
         if not self._closing:
             self._failure = message or f"the engine process{_exit_text(self._attachment)} is gone"
-            _clean_up(self._attachment)
             handler.on_failed(self._failure)
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # an engine that lives is to end this front's requests
+            _clean_up(self._attachment)
 
     def _dispatch_until_end(self, handler: EngineHandler) -> str | None:
         """The engine's last word; None when it went without one."""

@@ -24,12 +24,14 @@ class Recorder:
         self.leader: list[Metrics | None] = []
         self.failed: list[str] = []
         self.drains = 0
+        self.num_ends_twice = 0
         self._news = threading.Condition()
 
     def on_tokens(
         self, key: int, index: int, token_ids: list[int], finish: FinishReason, logprobs: list[TokenLogprob] | None
     ) -> None:
         with self._news:
+            self.num_ends_twice += (key, index) in self.finish or key in self.ended
             self.tokens.setdefault((key, index), []).extend(token_ids)
             self.logprobs += logprobs or []
             if finish:
@@ -37,6 +39,7 @@ class Recorder:
             self._news.notify_all()
 
     def on_ended(self, key: int, code: str, message: str, reason: str) -> None:
+        self.num_ends_twice += key in self.ended
         self._record(lambda: self.ended.__setitem__(key, (code, message, reason)))
 
     def on_status(self, status: Status) -> None:

@@ -84,13 +84,13 @@ def test_a_crash_in_an_iteration_fails_all_fronts_and_ends_the_engine(host: Host
         assert recorder.failed == ["the engine failed: RuntimeError: the fake core crashes"]
     assert len(one.tokens[each.key, 0]) == 5
     wait_until(lambda: not is_running(first.info.pid), "the engine's end")
-    assert host.files() == []
+    wait_until(lambda: host.files() == [], "no files left")
     assert host.connect().info.pid != first.info.pid
 
 
-@pytest.mark.parametrize("phase", ["load", "idle", "decode"])
+@pytest.mark.parametrize("phase", ["load", "idle", "decode", "hang"])
 def test_a_killed_server_takes_its_engine_with_it(host: Host, phase: str) -> None:
-    host.steer(step_s=0.01, load_s=60.0 if phase == "load" else 0.0)
+    host.steer(step_s=60.0 if phase == "hang" else 0.01, load_s=60.0 if phase == "load" else 0.0)
     if phase == "load":
         front = host.spawn_front("front")
         wait_until(host.engine_pids, "the engine's description")
@@ -101,6 +101,8 @@ def test_a_killed_server_takes_its_engine_with_it(host: Host, phase: str) -> Non
         each = request(client, [1], max_tokens=1000)
         client.submit(each)
         recorder.wait(lambda: recorder.tokens, "tokens")
+    if phase == "hang":
+        client.submit(request(client, [1]))
     host.kill_server()
     wait_until(lambda: not is_running(engine), "the engine's end", GONE_WITHIN_S)
     assert host.files() == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 import signal
 import socket
 import time
@@ -11,7 +13,7 @@ import msgspec
 import pytest
 from echo_core import token
 from engine_host import Host, is_running, wait_until
-from recording_front import request
+from recording_front import Recorder, request
 
 from flover_backend.channel import Cancel, encode
 from flover_backend.config import ModelJson
@@ -165,6 +167,52 @@ def test_a_front_that_comes_while_the_engine_ends_gets_a_new_one(host: Host) -> 
     wait_until(lambda: host.files() == [], "no files left")
 
 
+def test_a_handler_that_raises_ends_its_front_alone(host: Host) -> None:
+    host.steer(step_s=0.005)
+    client, recorder = host.attach("good")
+    clumsy, broken = host.connect("clumsy"), Recorder()
+    broken.on_tokens = lambda *news: {}["x"]  # type: ignore[method-assign]
+    clumsy.start(broken)
+    clumsy.submit(request(clumsy, [1], max_tokens=1000))
+    broken.wait(lambda: broken.failed, "the failure")
+    assert broken.failed == ["the engine's messages could not be handled: KeyError('x')"]
+    each = request(client, [1], max_tokens=3)
+    client.submit(each)
+    recorder.wait_finished(each.key)
+    with host.observe() as observer:
+        wait_until(lambda: observer.metrics().gauges["flover_requests_running"] == 0, "the clumsy one's request's end")
+
+
+def test_every_request_ends_exactly_once_whatever_its_front_does(host: Host) -> None:
+    host.steer(max_rows=4, max_queued_requests=40)
+    choose = random.Random(3)
+    fronts = [host.attach(f"front_{number}") for number in range(3)]
+    submitted: list[tuple[Recorder, int, int]] = []
+    for _ in range(300):
+        client, recorder = choose.choice(fronts)
+        each = request(client, [choose.randrange(9)], max_tokens=choose.randrange(1, 30), n=choose.choice((1, 1, 3)))
+        client.submit(each)
+        submitted.append((recorder, each.key, each.params.n))
+        if choose.random() < 0.3:
+            client.cancel(each.key)
+        if choose.random() < 0.3:
+            client.finish(each.key, 0, choose.randrange(5))
+        if choose.random() < 0.1:
+            time.sleep(0.003)
+    for recorder, key, n in submitted:
+        recorder.wait(lambda r=recorder, k=key, n=n: k in r.ended or all((k, i) in r.finish for i in range(n)))
+    with host.observe() as observer:
+        assert observer.drain(10.0).ended == 0
+        counters = observer.metrics().counters
+    time.sleep(0.05)
+    whole = sum(key in recorder.ended for recorder, key, _ in submitted)
+    assert sum(len(recorder.ended) for _, recorder in fronts) == whole
+    assert all(recorder.num_ends_twice == 0 and not recorder.failed for _, recorder in fronts)
+    ends = sum(n for name, n in counters.items() if re.match("flover_requests_(finished|rejected)_total", name))
+    assert ends == len(submitted)
+    assert counters["flover_integrity_failures_total"] == 0
+
+
 def test_submit_after_the_engine_was_killed_raises_and_files_go(host: Host) -> None:
     client, recorder = host.attach()
     os.kill(client.info.pid, signal.SIGKILL)
@@ -174,7 +222,7 @@ def test_submit_after_the_engine_was_killed_raises_and_files_go(host: Host) -> N
     with pytest.raises(EngineFailed, match="is gone"):
         client.submit(request(client, [1]))
     client.cancel(1)
-    assert host.files() == []
+    wait_until(lambda: host.files() == [], "no files left")
 
 
 @pytest.mark.parametrize(

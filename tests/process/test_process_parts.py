@@ -197,11 +197,14 @@ def test_the_container_s_cpu_quota_counts(tmp_path: Path, content: str, cpus: in
 
 def test_an_operator_s_thread_count_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.setswitchinterval", lambda interval: None)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     threads.set_thread_counts()
-    assert os.environ["OMP_NUM_THREADS"] == "3"
+    assert (os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"]) == ("3", "ACTIVE")
     monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
     threads.set_thread_counts()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
     assert 1 <= int(os.environ["OMP_NUM_THREADS"]) <= (os.cpu_count() or 1)
 
 
