@@ -24,6 +24,27 @@ def end_with_parent(parent_pid: int) -> Callable[[], None]:
     return prepare
 
 
+def shared_memory_regions(session: int) -> list[str]:
+    """Names of the Python backend's regions in /dev/shm that the stubs of a session use: each has one in its argv."""
+    lines = [_command_line(pid) for pid in os.listdir("/proc") if pid.isdigit() and _session(int(pid)) == session]
+    return sorted({word for line in lines for word in line if word.startswith("triton_python_backend_shm_region_")})
+
+
+def _command_line(pid: str) -> list[str]:
+    try:
+        with open(f"/proc/{pid}/cmdline") as file:
+            return file.read().split("\0")
+    except OSError:
+        return []
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
 def adopt_orphans() -> None:
     """Descendants whose parent dies become children of this process, so that `end_children` finds them."""
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

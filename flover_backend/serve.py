@@ -16,10 +16,11 @@ from flover_backend.stop_signals import Stopped, StopSignals
 
 POLL_S = 0.2
 LEFTOVERS_TIMEOUT_S = 10.0
+CUT_TIMEOUT_S = 5.0
 
 
 def serve(options: ServerOptions) -> None:
-    """Serve until SIGINT or SIGTERM; a second one ends the drain. Raises `ConfigError`, `ServerFailed`."""
+    """Serve until SIGINT or SIGTERM; a second one cuts the drain short. Raises `ConfigError`, `ServerFailed`."""
     signals = StopSignals()
     adopt_orphans()
     server = TritonServer(options)
@@ -69,15 +70,20 @@ def report_load(server_pid: int, tell: Callable[[str], None]) -> None:
 
 
 def drain(server_pid: int, timeout_s: float, give_up: Callable[[], bool]) -> None:
-    """Let what runs finish, for at most `timeout_s`, in every engine of the server; new requests are refused."""
-    threads = [
-        threading.Thread(target=_drain_engine, args=(engine, timeout_s), daemon=True)
-        for engine in find_engines(server_pid)
-    ]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads) and not give_up():
+    """Let what runs finish in every engine of the server, for `timeout_s` or until `give_up`; the rest is ended."""
+    engines = find_engines(server_pid)
+    draining = [_in_thread(engine, timeout_s) for engine in engines]
+    while any(thread.is_alive() for thread in draining) and not give_up():
         time.sleep(0.02)
+    cutting = [_in_thread(engine, 0) for engine, thread in zip(engines, draining, strict=True) if thread.is_alive()]
+    for thread in cutting:
+        thread.join(CUT_TIMEOUT_S)
+
+
+def _in_thread(engine: FoundEngine, timeout_s: float) -> threading.Thread:
+    thread = threading.Thread(target=_drain_engine, args=(engine, timeout_s), daemon=True)
+    thread.start()
+    return thread
 
 
 def _drain_engine(engine: FoundEngine, timeout_s: float) -> None:

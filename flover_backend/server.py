@@ -24,7 +24,7 @@ from types import TracebackType
 
 from flover_backend.config import ModelJson
 from flover_backend.errors import FloverError
-from flover_backend.lifeline import end_with_parent
+from flover_backend.lifeline import end_with_parent, shared_memory_regions
 from flover_backend.server_files import find_triton, lay_out_backends, lay_out_repository
 from flover_backend.server_log import ServerLog
 
@@ -227,6 +227,15 @@ class TritonServer:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
 
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        """SIGKILL for the server and its stubs at once; the shared memory that they then cannot remove goes too."""
+        regions = shared_memory_regions(process.pid)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for region in regions:
+            Path("/dev/shm", region).unlink(missing_ok=True)
+
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """End the server, by force after `timeout_s`, and remove its folder. Does nothing the second time."""
         process, self._process = self._process, None
@@ -236,9 +245,7 @@ class TritonServer:
             try:
                 process.wait(timeout_s)
             except subprocess.TimeoutExpired:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                self._kill(process)
             if self._log is not None:
                 self._log.close()
         if self.folder != Path():

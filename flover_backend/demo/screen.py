@@ -90,9 +90,10 @@ class LiveScreen:
 
     def update(self, traffic: Traffic, iterations: Sequence[Iteration]) -> None:
         """Redraw."""
-        self._live.update(self._picture(traffic, iterations), refresh=True)
+        self._live.update(self.picture(traffic, iterations), refresh=True)
 
-    def _picture(self, traffic: Traffic, iterations: Sequence[Iteration]) -> RenderableType:
+    def picture(self, traffic: Traffic, iterations: Sequence[Iteration]) -> RenderableType:
+        """What the terminal shows: as wide as it is, and no higher."""
         height = max(8, min(MAX_HEIGHT, self._console.height - 2))
         chart_width = self._console.width // 2
         list_width = (self._console.width - chart_width) // 2
@@ -125,7 +126,7 @@ def _chart_panel(iterations: Sequence[Iteration], width: int, height: int) -> Pa
     lines = draw([record.num_live for record in iterations], width - 4, height - 2)
     now = f", now {iterations[-1].num_live}" if iterations else ""
     chart = Text("\n".join(lines), style="cyan", no_wrap=True)
-    return Panel(chart, title=f"in-flight requests per iteration{now}", width=width, height=height)
+    return Panel(chart, title=f"in flight per iteration{now}", width=width, height=height)
 
 
 def _list_panel(title: str, lines: list[str], width: int, height: int) -> Panel:

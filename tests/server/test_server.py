@@ -16,6 +16,7 @@ from process_watch import is_alive, session_members, wait_for_end
 
 from flover_backend import server_files
 from flover_backend.config import ModelJson
+from flover_backend.lifeline import shared_memory_regions
 from flover_backend.server import ServerFailed, ServerOptions, TritonServer, choose_ports
 
 
@@ -61,8 +62,11 @@ def test_a_server_that_does_not_end_is_killed_with_its_stubs(echo_model: Path) -
     server.start()
     server.wait_ready()
     pids = session_members(server.pid)
+    (region,) = shared_memory_regions(server.pid)
+    assert Path("/dev/shm", region).exists()
     os.kill(server.pid, signal.SIGSTOP)
     server.stop(timeout_s=0.2)
+    assert not Path("/dev/shm", region).exists()
     assert wait_for_end(pids) == []
 
 
@@ -71,6 +75,7 @@ def test_it_ends_with_the_command_that_started_it(echo_model: Path) -> None:
 import pathlib, sys
 from flover_backend import server_files
 server_files.MODEL_PY = pathlib.Path({str(echo_model)!r})
+from flover_backend.lifeline import shared_memory_regions
 from flover_backend.server import ServerOptions, TritonServer
 server = TritonServer(ServerOptions())
 server.start(); server.wait_ready()
