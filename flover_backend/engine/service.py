@@ -24,7 +24,6 @@ from flover_backend.channel import (
     GetIterations,
     GetMetrics,
     Iterations,
-    Leader,
     MetricsWritten,
     Ready,
     Refused,
@@ -34,21 +33,16 @@ from flover_backend.channel import (
 )
 from flover_backend.engine.connections import Attached, Connections, Detached
 from flover_backend.engine.drain import DrainState
-from flover_backend.engine.held import EndedRequest, HeldRequests
+from flover_backend.engine.held import EndedRequest
 from flover_backend.engine.interface import EngineCore, RequestEnded, SequenceUpdate
-from flover_backend.engine.leadership import MetricsLeadership
 from flover_backend.engine.live import LiveRequests
-from flover_backend.engine.metrics import EngineMetrics
 from flover_backend.engine.outgoing import FrontNews
+from flover_backend.engine.reporter import MetricsReporter
 from flover_backend.engine.ring import IterationRing
 from flover_backend.errors import Draining, FloverError, InvalidRequest, QueueFull
 from flover_backend.request import FinishReason, Request
 
 log = logging.getLogger(__name__)
-
-METRICS_INTERVAL_S = 0.5
-IDLE_METRICS_INTERVAL_S = 0.02
-"""An engine that falls idle a thousand times a second does not say so each time."""
 
 ENDED_CODES = {FinishReason.CANCELLED: "CANCELLED", FinishReason.DEADLINE: "UNAVAILABLE"}
 
@@ -69,14 +63,11 @@ class EngineService:
         self._clock = clock
         self._live = LiveRequests()
         self._ring = IterationRing()
-        self._metrics = EngineMetrics(info)
-        self._leadership = MetricsLeadership()
-        self._held = HeldRequests()
+        self._reporter = MetricsReporter(info, connections.post)
+        self._metrics = self._reporter.metrics
         self._drain = DrainState()
         self._fronts: list[int] = []
         self._status = Status(0, 0, accepting=True, draining=False)
-        self._metrics_due = False
-        self._last_snapshot = 0.0
         self._is_idle = True
 
     def run(self) -> NoReturn:
@@ -91,28 +82,19 @@ class EngineService:
             self._iterate()
         elif not self._is_idle:
             self._fall_idle()
-        for ended in self._held.due(self._clock()):
-            self._count(ended)
         self._end_drain()
         self._send_status()
-        self._send_metrics()
+        self._reporter.report(self._core.gauges, self._clock(), self._is_idle)
 
     def _receive(self) -> None:
         inbox = self._connections.inbox
         try:
             if self._is_idle and not self._core.has_work:
-                self._handle(*inbox.get(timeout=self._seconds_to_sleep()))
+                self._handle(*inbox.get(timeout=self._reporter.seconds_to_next(self._clock())))
             for _ in range(inbox.qsize()):
                 self._handle(*inbox.get_nowait())
         except queue.Empty:
             pass
-
-    def _seconds_to_sleep(self) -> float | None:
-        now = self._clock()
-        waits = [self._held.seconds_left(now)]
-        if self._metrics_due and self._leadership.leader is not None:
-            waits.append(max(0.0, self._last_snapshot + IDLE_METRICS_INTERVAL_S - now))
-        return min((wait for wait in waits if wait is not None), default=None)
 
     def _handle(self, connection: int, event: Attached | Detached | ToEngine) -> None:
         match event:
@@ -128,10 +110,9 @@ class EngineService:
             case Finish(key, index, num_tokens):
                 self._finish(connection, key, index, num_tokens)
             case FrontStats():
-                self._metrics.front(event)
-                self._metrics_due = True
+                self._reporter.front_stats(event)
             case MetricsWritten(sequence):
-                self._leadership.written(connection, sequence)
+                self._reporter.written(connection, sequence)
             case Drain():
                 self._begin_drain(connection, event)
             case GetIterations(since_step):
@@ -146,8 +127,7 @@ class EngineService:
         self._fronts.append(connection)
         if not self._status.accepting:
             self._connections.post(connection, self._status)
-        if self._leadership.attached(connection):
-            self._make_leader(connection)
+        self._reporter.attached(connection)
 
     def _detach(self, connection: int) -> None:
         if connection not in self._fronts:
@@ -155,14 +135,7 @@ class EngineService:
         self._fronts.remove(connection)
         for key in self._live.of_connection(connection):
             self._core.cancel(key)
-        successor = self._leadership.detached(connection)
-        if successor is not None:
-            self._make_leader(successor)
-
-    def _make_leader(self, front: int) -> None:
-        self._connections.post(front, Leader(self._leadership.acknowledged))
-        self._metrics_due = True
-        self._last_snapshot = 0.0
+        self._reporter.detached(connection)
 
     def _submit(self, connection: int, request: Request) -> None:
         try:
@@ -183,15 +156,12 @@ class EngineService:
 
     def _refuse(self, connection: int, key: int, code: str, message: str, reason: str) -> None:
         self._connections.post(connection, Refused(key, code, message))
-        self._metrics.rejected(reason)
-        self._metrics_due = True
+        self._reporter.rejected(reason)
 
     def _finish(self, connection: int, key: int, index: int, num_tokens: int) -> None:
         live = self._live.get(key)
         if live is None:
-            ended = self._held.stopped(connection, key, index, num_tokens)
-            if ended is not None:
-                self._count(ended)
+            self._reporter.stopped_late(connection, key, index, num_tokens)
         elif live.connection == connection and 0 <= index < len(live.sequences):
             live.sequences[index].finish_at = num_tokens
             self._core.finish(key, index, num_tokens)
@@ -207,7 +177,7 @@ class EngineService:
             for live in filter(None, map(self._live.get, stats.started_keys)):
                 self._metrics.started(live, stats.iteration.time)
         self._publish(updates, now)
-        self._metrics_due = True
+        self._reporter.touch()
 
     def _publish(self, updates: list[SequenceUpdate | RequestEnded], now: float) -> None:
         news: dict[int, FrontNews] = {}
@@ -251,18 +221,11 @@ class EngineService:
     def _over(self, ended: EndedRequest) -> None:
         self._drain.request_ended(cut=ended.reason == "shutdown")
         self._live.remove(ended.live.key)
-        if ended.may_stop:
-            self._held.hold(ended)
-        else:
-            self._count(ended)
-
-    def _count(self, ended: EndedRequest) -> None:
-        self._metrics.request_ended(ended)
-        self._metrics_due = True
+        self._reporter.ended(ended)
 
     def _fall_idle(self) -> None:
         self._is_idle = True
-        self._metrics_due = True
+        self._reporter.touch()
         try:
             self._core.check_integrity()
             assert not len(self._live), f"{len(self._live)} requests are live while the core has no work"
@@ -293,17 +256,6 @@ class EngineService:
         if (accepting, draining) != (self._status.accepting, self._status.draining):
             self._status = Status(gauges.num_waiting, gauges.num_waiting_tokens, accepting, draining)
             self._connections.broadcast(self._status)
-
-    def _send_metrics(self) -> None:
-        leader, now = self._leadership.leader, self._clock()
-        interval = IDLE_METRICS_INTERVAL_S if self._is_idle else METRICS_INTERVAL_S
-        if not self._metrics_due or leader is None or now - self._last_snapshot < interval:
-            return
-        metrics = self._metrics.snapshot(self._core.gauges)
-        self._leadership.sent(metrics)
-        self._connections.post(leader, metrics)
-        self._last_snapshot = now
-        self._metrics_due = self._core.has_work
 
 
 def _reject_reason(error: FloverError) -> str:

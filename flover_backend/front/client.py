@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import socket
 import threading
-import time
 from pathlib import Path
 from typing import Protocol
 
@@ -17,16 +16,12 @@ from flover_backend.channel import (
     Cancel,
     Drained,
     Ended,
-    EngineInfo,
     Failed,
     Finish,
-    FrameReader,
     FrontStats,
     Leader,
-    Loading,
     Metrics,
     MetricsWritten,
-    Ready,
     Refused,
     Status,
     Submit,
@@ -36,14 +31,12 @@ from flover_backend.channel import (
     encode,
 )
 from flover_backend.config import ModelJson
-from flover_backend.errors import ConfigError, EngineFailed
+from flover_backend.errors import EngineFailed
+from flover_backend.front.loading import LoadedEngine, await_ready
 from flover_backend.front.rendezvous import Attachment, EngineSpec, Log, attach
 from flover_backend.request import FinishReason, Request
 
 RECEIVE_BYTES = 1 << 18
-LOAD_SILENCE_S = 600.0
-"""A load that says nothing for so long is given up."""
-LOAD_LOG_INTERVAL_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
 
 TokenLogprob = tuple[float, int, list[tuple[int, float]]]
@@ -105,13 +98,13 @@ class EngineClient:
     its own: `on_failed` ends it.
     """
 
-    def __init__(self, attachment: Attachment, info: EngineInfo, reader: FrameReader, pending: list[ToFront]) -> None:
-        self.info = info
+    def __init__(self, attachment: Attachment, loaded: LoadedEngine) -> None:
+        self.info = loaded.info
         self._attachment = attachment
         self._socket = attachment.connection
-        self._reader = reader
-        self._pending = pending
-        self._keys = itertools.count((info.front_number << 40) + 1)
+        self._reader = loaded.reader
+        self._pending = loaded.pending
+        self._keys = itertools.count((self.info.front_number << 40) + 1)
         self._send_lock = threading.Lock()
         self._failure: str | None = None
         self._closing = False
@@ -139,27 +132,11 @@ class EngineClient:
         spec = EngineSpec(config, model_dir, model_name, model_version, server_pid, factory)
         attachment = attach(spec, front_name, log)
         try:
-            return cls._await_ready(attachment, log)
+            return cls(attachment, await_ready(attachment, log))
         except BaseException:
             attachment.connection.close()
-            _clean_up(attachment)
+            attachment.clean_up()
             raise
-
-    @classmethod
-    def _await_ready(cls, attachment: Attachment, log: Log) -> EngineClient:
-        reader = FrameReader(engine_side=False)
-        progress = _LoadProgress(log)
-        attachment.connection.settimeout(LOAD_LOG_INTERVAL_S)
-        while True:
-            messages = _receive(attachment, reader, progress)
-            for position, message in enumerate(messages):
-                if isinstance(message, Loading):
-                    progress.update(message)
-                elif isinstance(message, Failed):
-                    raise (ConfigError if message.code == ConfigError.code else EngineFailed)(message.message)
-                elif isinstance(message, Ready):
-                    attachment.connection.settimeout(None)
-                    return cls(attachment, message.info, reader, messages[position + 1 :])
 
     def start(self, handler: EngineHandler) -> None:
         """Begin to call `handler`."""
@@ -206,7 +183,7 @@ class EngineClient:
         else:
             self._wait_for_eof()
         self._socket.close()
-        _reap(self._attachment, timeout_s=0.05)
+        self._attachment.exit_code(timeout_s=0.05)
 
     def _wait_for_eof(self) -> None:
         self._socket.settimeout(CLOSE_TIMEOUT_S)
@@ -225,11 +202,11 @@ class EngineClient:
         except Exception as error:  # NOTE: whatever it was, the requests must get their ends.
             message = f"the engine's messages could not be handled: {error!r}"
         if not self._closing:
-            self._failure = message or f"the engine process{_exit_text(self._attachment)} is gone"
+            self._failure = message or f"the engine process{self._attachment.exit_text()} is gone"
             handler.on_failed(self._failure)
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)  # an engine that lives is to end this front's requests
-            _clean_up(self._attachment)
+            self._attachment.clean_up()
 
     def _dispatch_until_end(self, handler: EngineHandler) -> str | None:
         """The engine's last word; None when it went without one."""
@@ -271,69 +248,3 @@ class EngineClient:
             self._draining = True
             handler.on_drain()
         handler.on_status(status)
-
-
-class _LoadProgress:
-    """Log lines while the engine loads: at each new stage, and every few seconds within one."""
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
-        self._stage = "starting"
-        self._fraction = 0.0
-        self._last_news = self._last_line = time.monotonic()
-
-    def update(self, message: Loading) -> None:
-        """News from the engine."""
-        self._last_news = time.monotonic()
-        new_stage = message.stage != self._stage
-        self._stage, self._fraction = message.stage, message.fraction
-        self._line(force=new_stage)
-
-    def silence(self) -> None:
-        """Nothing came for a while. Raises `EngineFailed` when that is too long."""
-        silent = time.monotonic() - self._last_news
-        if silent > LOAD_SILENCE_S:
-            raise EngineFailed(f"the engine said nothing for {silent:.0f} s while loading (stage: {self._stage})")
-        self._line(force=False)
-
-    def _line(self, force: bool) -> None:
-        now = time.monotonic()
-        if force or now - self._last_line >= LOAD_LOG_INTERVAL_S:
-            self._last_line = now
-            self._log(f"engine: {self._stage}, {self._fraction:.0%}")
-
-
-def _receive(attachment: Attachment, reader: FrameReader, progress: _LoadProgress) -> list[ToFront]:
-    try:
-        data = attachment.connection.recv(RECEIVE_BYTES)
-    except TimeoutError:
-        progress.silence()
-        return []
-    except OSError as error:
-        raise EngineFailed(f"the connection to the engine process broke while it loaded: {error}") from None
-    if not data:
-        exit_text = _exit_text(attachment)
-        raise EngineFailed(
-            f"the engine process{exit_text} ended before it was ready; its output is in the server's log"
-        )
-    return reader.feed(data)  # type: ignore[return-value]
-
-
-def _exit_text(attachment: Attachment) -> str:
-    code = _reap(attachment, timeout_s=2.0)
-    return "" if code is None else f" (exit code {code})"
-
-
-def _reap(attachment: Attachment, timeout_s: float) -> int | None:
-    """Exit code of the engine if this front started it and it has ended."""
-    if attachment.process is None:
-        return None
-    with contextlib.suppress(Exception):
-        return attachment.process.wait(timeout_s)
-    return None
-
-
-def _clean_up(attachment: Attachment) -> None:
-    """After a failure: leave neither a zombie nor files of a dead engine."""
-    _reap(attachment, timeout_s=2.0)
-    attachment.files.remove_if_dead()

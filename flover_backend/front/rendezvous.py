@@ -7,6 +7,7 @@ engine's start: it waits in the socket's backlog. Knows no tokens, no Triton, no
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -28,6 +29,8 @@ from flover_backend.runtime_dir import EngineFiles, EngineKey, FileLock, process
 
 LOCK_TIMEOUT_S = 60.0
 LOCK_LOG_INTERVAL_S = 5.0
+EXIT_TIMEOUT_S = 2.0
+"""How long a front waits for the exit code of an engine whose socket is closed."""
 
 Log = Callable[[str], None]
 
@@ -67,6 +70,23 @@ class Attachment:
     connection: socket.socket
     files: EngineFiles
     process: subprocess.Popen[bytes] | None
+
+    def exit_code(self, timeout_s: float) -> int | None:
+        """Of the engine, if this front started it and it ends within `timeout_s`; then no zombie is left."""
+        if self.process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.process.wait(timeout_s)
+        return None
+
+    def exit_text(self) -> str:
+        """The engine's exit code in brackets, where it is known."""
+        code = self.exit_code(EXIT_TIMEOUT_S)
+        return "" if code is None else f" (exit code {code})"
+
+    def clean_up(self) -> None:
+        """After a failure: leave neither a zombie nor files of a dead engine."""
+        self.exit_code(EXIT_TIMEOUT_S)
+        self.files.remove_if_dead()
 
 
 def configuration_digest(config: ModelJson, model_dir: Path, factory: str = "") -> str:
