@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -146,6 +147,22 @@ def test_refusals_reach_the_request_alone(host: Host) -> None:
     assert counters['flover_requests_rejected_total{reason="queue_full"}'] == 1
     assert counters['flover_requests_rejected_total{reason="invalid_arg"}'] == 1
     assert counters['flover_requests_rejected_total{reason="internal"}'] == 1
+
+
+def context_switches(pid: int) -> int:
+    lines = [line for path in Path(f"/proc/{pid}/task").glob("*/status") for line in path.read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if "voluntary_ctxt_switches" in line)
+
+
+def test_an_idle_engine_sleeps(host: Host) -> None:
+    client, recorder = host.attach()
+    each = request(client, [1], max_tokens=3)
+    client.submit(each)
+    recorder.wait(lambda: recorder.metrics and recorder.metrics[-1].counters["flover_decode_tokens_total"] == 3)
+    time.sleep(0.1)
+    before = context_switches(client.info.pid)
+    time.sleep(0.4)
+    assert context_switches(client.info.pid) == before, "neither thread woke up"
 
 
 def test_another_configuration_has_another_engine(host: Host) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import re
 import socket
@@ -12,13 +14,15 @@ from pathlib import Path
 import pytest
 
 from flover_backend import metric_families
-from flover_backend.channel import Iteration, Metrics
+from flover_backend.channel import Iteration, Loading, Metrics
 from flover_backend.config import ModelJson
 from flover_backend.engine import threads
 from flover_backend.engine.leadership import MetricsLeadership
+from flover_backend.engine.logs import JsonFormatter, TritonFormatter
 from flover_backend.engine.metrics import Distribution
 from flover_backend.engine.ring import RING_LENGTH, IterationRing
-from flover_backend.errors import ConfigError
+from flover_backend.errors import ConfigError, EngineFailed
+from flover_backend.front.loading import SILENCE_S, LoadProgress
 from flover_backend.front.rendezvous import configuration_digest
 from flover_backend.runtime_dir import EngineFiles, EngineKey, FileLock, process_start_ticks, runtime_directory
 
@@ -74,6 +78,31 @@ def test_families_are_well_formed() -> None:
         assert (family.kind == "distribution") == bool(family.bounds)
         assert list(family.bounds) == sorted(family.bounds)
         assert family.kind != "counter" or family.name.endswith("_total")
+
+
+def test_a_load_is_logged_by_stage_and_given_up_after_a_long_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, lines = [100.0], list[str]()
+    monkeypatch.setattr("flover_backend.front.loading.time.monotonic", lambda: now[0])
+    progress = LoadProgress(lines.append)
+    for stage, fraction, seconds in (("weights", 0.1, 1.0), ("weights", 0.2, 1.0), ("weights", 0.5, 12.0)):
+        now[0] += seconds
+        progress.update(Loading(stage, fraction))
+    now[0] += SILENCE_S - 1
+    progress.silence()
+    assert lines == ["engine: weights, 10%", "engine: weights, 50%", "engine: weights, 50%"]
+    now[0] += 2
+    with pytest.raises(EngineFailed, match=r"said nothing for 601 s while loading \(stage: weights\)"):
+        progress.silence()
+
+
+def test_log_lines_are_one_line_each() -> None:
+    record = logging.LogRecord("x", logging.WARNING, "/a/load.py", 9, 'two\nlines "%s"', ("quoted",), None)
+    head, _, text = TritonFormatter("m").format(record).partition("] ")
+    assert re.fullmatch(r"W\d{4} \d\d:\d\d:\d\d\.\d{6} \d+ load.py:9", head)
+    assert text == r'"flover engine m: two\nlines \"quoted\""'
+    fields = json.loads(JsonFormatter("m").format(record))
+    assert fields.pop("time") == record.created
+    assert fields == {"level": "warn", "engine": "m", "pid": os.getpid(), "message": 'two\nlines "quoted"'}
 
 
 def test_leadership_passes_on_what_was_written() -> None:
