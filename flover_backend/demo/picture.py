@@ -28,6 +28,7 @@ def save_picture(path: Path, records: Sequence[Record], iterations: Sequence[Ite
         _draw_rows(upper, iterations)
         _draw_requests(lower, records, iterations)
         _add_seconds(upper, iterations)
+        figure.legend(*lower.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
         figure.suptitle(f"{len(records)} requests, one fused batch: every live request gets a token in each iteration")
         figure.savefig(path, dpi=130)
 
@@ -62,7 +63,6 @@ def _draw_requests(axes: Any, records: Sequence[Record], iterations: Sequence[It
     axes.set_ylabel("request, by arrival")
     axes.set_xlabel("iteration")
     axes.set_yticks([1, *range(4, len(records) + 1, max(4, len(records) // 8))])
-    axes.legend(loc="lower right", frameon=False)
 
 
 def _moments(record: Record) -> tuple[float, float, float]:

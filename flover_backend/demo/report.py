@@ -24,9 +24,9 @@ def print_answers(console: Console, records: Sequence[Record]) -> None:
 def table(figures: Figures) -> Table:
     """What the clients saw, then what the engine did."""
     made = Table(show_header=False)
-    made.add_row("time to first token", _milliseconds(figures.first_token))
-    made.add_row("inter-token latency", _milliseconds(figures.gap))
-    made.add_row("whole answer", _milliseconds(figures.whole))
+    made.add_row("time to first token", _three(figures.first_token))
+    made.add_row("inter-token latency", _three(figures.gap))
+    made.add_row("whole answer", _three(figures.whole))
     rate = figures.num_tokens / figures.seconds
     made.add_row("tokens/s", f"{rate:.1f}  ({figures.num_tokens} tokens in {figures.seconds:.1f} s)", end_section=True)
     made.add_row("iterations", f"{figures.num_iterations}  (mean rows {figures.mean_rows:.1f})")
@@ -35,6 +35,10 @@ def table(figures: Figures) -> Table:
     return made
 
 
-def _milliseconds(spread: Spread) -> str:
-    median, p95, worst = (f"{value * 1000:,.0f} ms" for value in (spread.median, spread.p95, spread.worst))
-    return f"median {median:>9}   95 % {p95:>9}   worst {worst:>9}"
+def _three(spread: Spread) -> str:
+    median, p95, worst = (_duration(value) for value in (spread.median, spread.p95, spread.worst))
+    return f"median {median}   95 % {p95}   worst {worst}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:4.1f} s " if seconds >= 1 else f"{seconds * 1000:3.0f} ms"

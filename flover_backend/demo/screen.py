@@ -100,8 +100,8 @@ class LiveScreen:
         row = Table.grid()
         row.add_row(
             _chart_panel(iterations, chart_width, height),
-            _list_panel("incoming requests", _incoming(traffic.records), list_width, height),
-            _list_panel("finished requests", _finished(traffic.records), list_width, height),
+            _list_panel("incoming", _incoming(traffic.records), list_width, height),
+            _list_panel("finished", _finished(traffic.records), list_width, height),
         )
         return Group(self._progress(traffic), row)
 
