@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flover_backend.channel import PROTOCOL_VERSION, Failed, FrameReader, Hello, ToEngine, ToFront, encode
+from flover_backend.engine.stuck_fronts import end_stuck_fronts
 from flover_backend.runtime_dir import FileLock
 
 log = logging.getLogger(__name__)
@@ -169,6 +170,7 @@ class Connections:
 
     def _server_is_gone(self, _events: int) -> None:
         self._selector.unregister(self._server_pidfd)
+        end_stuck_fronts([peer.hello.pid for peer in self._peers.values() if peer.hello and peer.is_front])
         self._on_end("the server is gone", 0)
 
     def _drain_wake_fd(self, _events: int) -> None:

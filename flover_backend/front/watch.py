@@ -1,7 +1,8 @@
 """The front's watch on its tritonserver: a server that was killed must leave neither stubs nor shared memory behind.
 
 An idle stub outlives a SIGKILL of its server, deaf to SIGTERM, and the server's shared-memory region stays. Triton
-itself makes stubs ignore SIGINT and SIGTERM. Knows processes and /dev/shm; no requests.
+itself makes stubs ignore SIGINT and SIGTERM. A front that cannot run any Python is ended by the engine
+(engine/stuck_fronts.py). Knows processes; no requests.
 """
 
 from __future__ import annotations
@@ -11,23 +12,9 @@ import os
 import select
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from flover_backend.errors import EngineFailed
-
-SHARED_MEMORY = Path("/dev/shm")
-
-
-def own_arguments() -> list[str]:
-    """This process's command line; in a stub `sys.argv` is not it."""
-    return Path("/proc/self/cmdline").read_text(errors="surrogateescape").split("\0")
-
-
-def shared_memory_regions(arguments: Sequence[str]) -> list[Path]:
-    """The regions in /dev/shm that the arguments name and this process has mapped (a stub has one)."""
-    lines = Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines()
-    mapped = dict.fromkeys(line.rpartition(f" {SHARED_MEMORY}/")[2] for line in lines if f" {SHARED_MEMORY}/" in line)
-    return [SHARED_MEMORY / argument for argument in arguments if argument in mapped]
+from flover_backend.stub_memory import arguments_of, shared_memory_regions
 
 
 def server_pid(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +22,7 @@ def server_pid(arguments: Sequence[str] | None = None) -> int:
 
     A stub's command line holds its server's pid: a parent that is not named there has adopted an orphan.
     """
-    arguments = own_arguments() if arguments is None else arguments
+    arguments = arguments_of() if arguments is None else arguments
     parent = os.getppid()
     if shared_memory_regions(arguments) and str(parent) not in arguments:
         raise EngineFailed("the tritonserver that started this instance is gone")
@@ -51,7 +38,7 @@ class ServerWatch:
             self._pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             raise EngineFailed(f"the server process {pid} is gone") from None
-        self._regions = shared_memory_regions(own_arguments())
+        self._regions = shared_memory_regions(arguments_of())
         self._end = end
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._watch, name="server-watch", daemon=True)

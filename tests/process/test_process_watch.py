@@ -13,7 +13,8 @@ import pytest
 from engine_host import is_running, wait_until
 
 from flover_backend.errors import EngineFailed
-from flover_backend.front.watch import SHARED_MEMORY, ServerWatch, server_pid, shared_memory_regions
+from flover_backend.front.watch import ServerWatch, server_pid
+from flover_backend.stub_memory import SHARED_MEMORY, shared_memory_regions
 
 STUB = """
 import mmap, sys, time

@@ -1,0 +1,58 @@
+"""Ends the fronts of a server that was killed, where their own watch (front/watch.py) cannot.
+
+Triton's stub holds the interpreter lock while it waits for the server to acknowledge an `execute`. If the server is
+killed at that moment, no Python thread of the front ever runs again, its watch neither. The engine is outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import time
+from pathlib import Path
+
+from flover_backend.stub_memory import arguments_of, shared_memory_regions
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 2.0
+
+
+def end_stuck_fronts(pids: list[int], grace_s: float = GRACE_S) -> None:
+    """Wait `grace_s` at most for the stubs among `pids` to end by themselves, then kill them and free their regions.
+
+    Processes that are no stubs (they have no region of Triton's) are left alone.
+    """
+    deadline = time.monotonic() + grace_s
+    for pid, regions in [(pid, _regions_of(pid)) for pid in pids]:
+        if regions:
+            _end(pid, regions, deadline)
+
+
+def _regions_of(pid: int) -> list[Path]:
+    try:
+        return shared_memory_regions(arguments_of(pid), pid)
+    except OSError:
+        return []
+
+
+def _end(pid: int, regions: list[Path], deadline: float) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            return
+        log.warning("killing instance %d: its server is gone and it does not end", pid)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        for region in regions:
+            region.unlink(missing_ok=True)
+    finally:
+        os.close(pidfd)

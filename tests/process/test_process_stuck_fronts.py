@@ -1,0 +1,64 @@
+"""A front that cannot run Python any more when its server is killed is ended by the engine; others are left alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flover_backend.engine.stuck_fronts import end_stuck_fronts
+from flover_backend.stub_memory import SHARED_MEMORY
+
+STUCK = """
+import ctypes, mmap, signal, sys
+if len(sys.argv) > 1:
+    with open("/dev/shm/" + sys.argv[1], "r+b") as file:
+        region = mmap.mmap(file.fileno(), 0)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("stuck", flush=True)
+ctypes.PyDLL(None).sleep(600)  # with the interpreter lock
+"""
+
+
+@pytest.fixture
+def region() -> Iterator[Path]:
+    path = SHARED_MEMORY / f"flover_test_{uuid.uuid4().hex}"
+    path.write_bytes(b"\0" * 4096)
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", STUCK, *arguments], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "stuck\n"
+    return process
+
+
+def test_a_stuck_stub_is_killed_and_its_region_goes(region: Path) -> None:
+    stub = start(region.name)
+    try:
+        end_stuck_fronts([stub.pid], grace_s=0.1)
+        assert stub.wait(10) == -9
+        assert not region.exists()
+    finally:
+        stub.kill()
+        stub.communicate()
+
+
+def test_a_process_that_is_no_stub_is_left_alone(region: Path) -> None:
+    other = start()
+    try:
+        end_stuck_fronts([other.pid], grace_s=0.0)
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.communicate()
+
+
+def test_a_stub_that_is_gone_already_is_no_fault() -> None:
+    end_stuck_fronts([2**22 + 1])
