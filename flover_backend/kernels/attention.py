@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from flover_backend.kernels.threads import compute_threads
 from flover_backend.models.batch import ForwardBatch
 
 
@@ -38,6 +39,8 @@ class DecodeGroup:
     points at the row's own first slot."""
     bias: torch.Tensor
     """[R * kv_heads, 1, longest] float32: 0, or -inf past a row's length"""
+    is_small: bool
+    """Not worth a second CPU thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ _MAX_PADDING = 2
 # with AVX-512; nothing relies on it).
 _PADDED_TO = 32
 _MAX_GROUP_BYTES = 8 << 20
+_SMALL_GROUP_BYTES = 3 << 19
 
 
 def build_index(batch: ForwardBatch, keys: torch.Tensor) -> AttentionIndex:
@@ -60,11 +64,15 @@ def build_index(batch: ForwardBatch, keys: torch.Tensor) -> AttentionIndex:
 
     keys [blocks, block_size, kv_heads, head_dim]: any layer's, for its shape.
     """
-    _, block_size, num_kv_heads, head_dim = keys.shape
-    max_tokens = _MAX_GROUP_BYTES // (2 * 4 * num_kv_heads * head_dim)
+    max_tokens = _MAX_GROUP_BYTES // _gathered_bytes(keys)
     grouped = group_by_length(batch.kv_lens[: batch.num_decodes], max_tokens)
-    groups = [_decode_group(batch, rows, block_size, num_kv_heads) for rows in grouped]
-    return AttentionIndex(tuple(groups), tuple(_segments(batch, block_size)))
+    groups = [_decode_group(batch, rows, keys) for rows in grouped]
+    return AttentionIndex(tuple(groups), tuple(_segments(batch, keys.shape[1])))
+
+
+def _gathered_bytes(keys: torch.Tensor) -> int:
+    """Of one token's key and value, in float32."""
+    return 2 * 4 * keys.shape[2] * keys.shape[3]
 
 
 def group_by_length(lens: list[int], max_tokens: int) -> list[list[int]]:
@@ -85,7 +93,8 @@ def group_by_length(lens: list[int], max_tokens: int) -> list[list[int]]:
     return [sorted(group) for group in groups]
 
 
-def _decode_group(batch: ForwardBatch, rows: list[int], block_size: int, num_kv_heads: int) -> DecodeGroup:
+def _decode_group(batch: ForwardBatch, rows: list[int], keys: torch.Tensor) -> DecodeGroup:
+    block_size, num_kv_heads = keys.shape[1:3]
     device, longest = batch.input_ids.device, max(batch.kv_lens[row] for row in rows)
     members = torch.tensor(rows, device=device)
     positions = torch.arange(-(-longest // _PADDED_TO) * _PADDED_TO, device=device)
@@ -94,7 +103,8 @@ def _decode_group(batch: ForwardBatch, rows: list[int], block_size: int, num_kv_
     slots = batch.block_table[members].long().gather(1, positions // block_size) * block_size + positions % block_size
     heads = slots[:, None, :] * num_kv_heads + torch.arange(num_kv_heads, device=device)[:, None]
     bias = torch.zeros(inside.shape, device=device).masked_fill_(~inside, float("-inf"))
-    return DecodeGroup(members, heads.flatten(), bias[:, None].repeat_interleave(num_kv_heads, 0))
+    is_small = device.type == "cpu" and inside.numel() * _gathered_bytes(keys) <= _SMALL_GROUP_BYTES
+    return DecodeGroup(members, heads.flatten(), bias[:, None].repeat_interleave(num_kv_heads, 0), is_small)
 
 
 def _segments(batch: ForwardBatch, block_size: int) -> list[Segment]:
@@ -127,7 +137,8 @@ def attention(
     out = query.new_empty(query.shape)
     for group in index.groups:
         whole = len(group.members) == len(query)
-        part = decode_reference(query if whole else query[group.members], keys, values, group, scale)
+        with compute_threads(1 if group.is_small else None):
+            part = decode_reference(query if whole else query[group.members], keys, values, group, scale)
         if whole:
             return part.flatten(1)
         out[group.members] = part
