@@ -98,4 +98,5 @@ def _copy_out(request: Any) -> Incoming:
         arrays={tensor.name(): tensor.as_numpy().copy() for tensor in request.inputs()},
         request_parameters=request.parameters(),
         wants_text="text_output" in request.requested_output_names(),
+        request_id=request.request_id(),
     )

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any, Literal
 
-Level = Literal["info", "warn", "error", "verbose"]
+Level = Literal["info", "warn", "error"]
 
 
 class Log:
@@ -31,20 +31,21 @@ class Log:
         """Something failed."""
         self._write("error", message, fields)
 
-    def verbose(self, message: str, **fields: object) -> None:
-        """Only seen when the server runs with --log-verbose."""
-        self._write("verbose", message, fields)
-
     def _write(self, level: Level, message: str, fields: dict[str, object]) -> None:
         line = self._format(level, message, fields)
         if self._logger is not None:
             getattr(self._logger, f"log_{level}")(line)
-        elif level != "verbose":
+        else:
             print(line, file=sys.stderr, flush=True)
 
     def _format(self, level: Level, message: str, fields: dict[str, object]) -> str:
         if self._json:
             record = {"time": time.time(), "level": level, "front": self.front_name, "message": message, **fields}
             return json.dumps(record, default=str)
-        pairs = "".join(f" {name}={value}" for name, value in fields.items())
+        # NOTE: strings are quoted, as a request's id is its client's and must not forge a line.
+        pairs = "".join(f" {name}={_quoted(value)}" for name, value in fields.items())
         return f"flover {self.front_name}: {message}{pairs}"
+
+
+def _quoted(value: object) -> str:
+    return json.dumps(value) if isinstance(value, str) else str(value)

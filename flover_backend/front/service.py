@@ -45,6 +45,8 @@ class Incoming:
     """A JSON object."""
     wants_text: bool
     """Whether the client asked for `text_output`."""
+    request_id: str = ""
+    """The client's own, which need not be unique; for the log."""
 
 
 class FrontService:
@@ -87,6 +89,7 @@ class FrontService:
             return self._refuse(stream, error)
         try:
             incoming = copy_out()
+            stream.request_id = incoming.request_id
             parsed = self._parser.parse(incoming.arrays, incoming.request_parameters, incoming.wants_text)
             if parsed.text is None:
                 self._submit(stream, parsed, parsed.prompt_ids or [], arrival_time)
@@ -116,7 +119,7 @@ class FrontService:
         if not stream.start(parsed.outputs, sequences, len(prompt_ids), token_bytes, eager=eager):
             return
         if "seed" not in parsed.values and params.temperature > 0:
-            self.log.verbose("seed drawn", request=stream.key, seed=params.seed)
+            self.log.info("seed drawn", request=stream.key, request_id=stream.request_id, seed=params.seed)
         deadline = None if parsed.deadline_s is None else arrival_time + parsed.deadline_s
         self._client.submit(
             Request(

@@ -61,6 +61,7 @@ class Stream:
 
     def __init__(self, key: int, responder: Responder, owner: StreamOwner) -> None:
         self.key = key
+        self.request_id = ""
         self._responder = responder
         self._owner = owner
         self._options = OutputOptions(stream=False)

@@ -105,6 +105,9 @@ class InferenceRequest:
     def inputs(self) -> list[Tensor]:
         return [Tensor(name, array) for name, array in self.arrays.items()]
 
+    def request_id(self) -> str:
+        return "r1"
+
     def parameters(self) -> str:
         return json.dumps(self.request_parameters)
 
@@ -173,10 +176,6 @@ class Logger:
     @classmethod
     def log_error(cls, line: str) -> None:
         cls.lines.append(("error", line))
-
-    @classmethod
-    def log_verbose(cls, line: str) -> None:
-        cls.lines.append(("verbose", line))
 
 
 def make_module(registry: Registry) -> Any:

@@ -30,8 +30,13 @@ def test_json_lines() -> None:
 def test_standard_error_where_there_is_no_logger(capsys: pytest.CaptureFixture[str]) -> None:
     log = Log("f")
     log.error("gone")
-    log.verbose("details")
     assert capsys.readouterr().err == "flover f: gone\n"
+
+
+def test_a_client_cannot_forge_a_line() -> None:
+    Logger.lines = []
+    Log("f", "text", Logger).info("seed drawn", request_id="a\nflover f: ready")
+    assert Logger.lines == [("info", 'flover f: seed drawn request_id="a\\nflover f: ready"')]
 
 
 def test_a_drawn_seed_is_logged_and_the_prompt_is_not(host: FrontHost) -> None:
