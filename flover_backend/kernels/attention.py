@@ -25,7 +25,8 @@ class Segment:
     blocks: torch.Tensor
     """[ceil(kv_len / block_size)] int32 or int64 block ids"""
     mask: torch.Tensor | None
-    """[query_len, kv_len] bool, True where a query sees a key; None: causal over a chunk that starts its sequence."""
+    """[query_len, kv_len] in the queries' dtype: 0 where a query sees a key, else -inf. None: a chunk that starts its
+    sequence, plainly causal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def build_index(batch: ForwardBatch, keys: torch.Tensor) -> AttentionIndex:
     max_tokens = _MAX_GROUP_BYTES // _gathered_bytes(keys)
     grouped = group_by_length(batch.kv_lens[: batch.num_decodes], max_tokens)
     groups = [_decode_group(batch, rows, keys) for rows in grouped]
-    return AttentionIndex(tuple(groups), tuple(_segments(batch, keys.shape[1])))
+    return AttentionIndex(tuple(groups), tuple(_segments(batch, keys)))
 
 
 def _gathered_bytes(keys: torch.Tensor) -> int:
@@ -107,20 +108,20 @@ def _decode_group(batch: ForwardBatch, rows: list[int], keys: torch.Tensor) -> D
     return DecodeGroup(members, heads.flatten(), bias[:, None].repeat_interleave(num_kv_heads, 0), is_small)
 
 
-def _segments(batch: ForwardBatch, block_size: int) -> list[Segment]:
+def _segments(batch: ForwardBatch, keys: torch.Tensor) -> list[Segment]:
     begin, segments = batch.num_decodes, []
     for i in range(batch.num_decodes, len(batch.query_lens)):
         query_len, kv_len = batch.query_lens[i], batch.kv_lens[i]
-        blocks = batch.block_table[i, : -(-kv_len // block_size)]
-        mask = None if query_len == kv_len else _chunk_mask(query_len, kv_len, blocks.device)
+        blocks = batch.block_table[i, : -(-kv_len // keys.shape[1])]
+        mask = None if query_len == kv_len else _chunk_mask(query_len, kv_len, keys)
         segments.append(Segment(begin, query_len, kv_len, blocks, mask))
         begin += query_len
     return segments
 
 
-def _chunk_mask(query_len: int, kv_len: int, device: torch.device) -> torch.Tensor:
-    """[query_len, kv_len] bool: everything before the chunk, causal inside it."""
-    return torch.ones(query_len, kv_len, dtype=torch.bool, device=device).tril_(kv_len - query_len)
+def _chunk_mask(query_len: int, kv_len: int, keys: torch.Tensor) -> torch.Tensor:
+    """[query_len, kv_len]: everything before the chunk is seen, and the chunk causally."""
+    return keys.new_full((query_len, kv_len), float("-inf")).triu_(kv_len - query_len + 1)
 
 
 def attention(

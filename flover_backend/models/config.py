@@ -160,12 +160,15 @@ def parse_llama(architecture: str, config: dict[str, Any], generation: dict[str,
     )
 
 
+_HUGE = 2**63
+
+
 def _require_positive(json: _Json) -> None:
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     for name in (*names, "max_position_embeddings", "num_key_value_heads", "head_dim", "rms_norm_eps"):
         value = getattr(json, name)
-        if value is not None and not value > 0:
-            raise ConfigError(f"{name} = {value}; allowed: greater than 0")
+        if value is not None and not 0 < value < _HUGE:
+            raise ConfigError(f"{name} = {value}; allowed: a finite number greater than 0")
 
 
 def _bias(key: str, given: bool | None, fixed: bool | None, architecture: str) -> bool:
@@ -229,6 +232,6 @@ def _llama3(key: str, rope: dict[str, Any], json: _Json) -> Llama3Rope:
 
 
 def _positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ConfigError(f"{name} = {value!r}; allowed: a number greater than 0")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _HUGE:
+        raise ConfigError(f"{name} = {value!r}; allowed: a finite number greater than 0")
     return float(value)

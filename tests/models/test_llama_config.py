@@ -135,9 +135,13 @@ WRONG = [
     ({"rope_parameters": {"rope_type": "default", "mrope_section": [8]}}, "rope_parameters.mrope_section"),
     ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "rope_parameters.full_attention"),
     ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor = 0.5"),
-    ({"rope_parameters": LLAMA3 | {"factor": None}}, "rope_parameters.factor = None.*greater than 0"),
+    ({"rope_parameters": LLAMA3 | {"factor": None}}, "rope_parameters.factor = None.*finite number greater than 0"),
     ({"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}}, "high_freq_factor = 1.0.*low_freq_factor"),
     ({"rope_theta": -1}, "rope_theta = -1"),
+    ({"rope_theta": float("inf")}, "rope_theta = inf"),
+    ({"rope_parameters": {"rope_theta": 10**400}}, "rope_theta = 1000"),
+    ({"rms_norm_eps": float("nan")}, "rms_norm_eps = nan"),
+    ({"max_position_embeddings": 2**63}, "max_position_embeddings"),
     ({"hidden_size": "64"}, r"Expected `int`, got `str` - at `\$.hidden_size`"),
     ({"hidden_size": "absent"}, "hidden_size"),
     ({"num_hidden_layers": 0}, "num_hidden_layers = 0"),
@@ -226,3 +230,100 @@ def test_missing_directory_and_missing_config(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="expected a Hugging Face directory"):
         read_model_config(tmp_path / "file")
+
+
+LLAMA_31 = {
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 128000,
+    "eos_token_id": [128001, 128008, 128009],
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "initializer_range": 0.02,
+    "intermediate_size": 14336,
+    "max_position_embeddings": 131072,
+    "mlp_bias": False,
+    "model_type": "llama",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "pretraining_tp": 1,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    },
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.42.3",
+    "use_cache": True,
+    "vocab_size": 128256,
+}
+QWEN_25 = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "hidden_act": "silu",
+    "hidden_size": 896,
+    "initializer_range": 0.02,
+    "intermediate_size": 4864,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 21,
+    "model_type": "qwen2",
+    "num_attention_heads": 14,
+    "num_hidden_layers": 24,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000.0,
+    "sliding_window": 32768,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "use_cache": True,
+    "use_sliding_window": False,
+    "vocab_size": 151936,
+}
+SMOLLM2 = {
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "hidden_act": "silu",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "is_llama_config": True,
+    "max_position_embeddings": 8192,
+    "mlp_bias": False,
+    "num_attention_heads": 9,
+    "num_hidden_layers": 30,
+    "num_key_value_heads": 3,
+    "pad_token_id": 2,
+    "pretraining_tp": 1,
+    "rms_norm_eps": 1e-05,
+    "rope_interleaved": False,
+    "rope_scaling": None,
+    "rope_theta": 100000,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16"}},
+    "vocab_size": 49152,
+}
+
+
+@pytest.mark.parametrize(
+    ("published", "head_dim", "rope_theta", "qkv_bias"),
+    [(LLAMA_31, 128, 500_000.0, False), (QWEN_25, 64, 1_000_000.0, True), (SMOLLM2, 64, 100_000.0, False)],
+    ids=["Llama-3.1-8B-Instruct", "Qwen2.5-0.5B-Instruct", "SmolLM2-135M-Instruct"],
+)
+def test_published_configurations(
+    published: dict[str, Any], head_dim: int, rope_theta: float, qkv_bias: bool, tmp_path: Path
+) -> None:
+    read = _read(tmp_path, published)
+    assert (read.head_dim, read.rope_theta, read.qkv_bias, read.o_bias) == (head_dim, rope_theta, qkv_bias, False)
+    assert (read.rope_llama3 is not None) == (published is LLAMA_31)
+    assert read.dtype == "bfloat16" and len(read.eos_token_ids) == (3 if published is LLAMA_31 else 1)
