@@ -66,3 +66,12 @@ def server(start_server: StartServer) -> LiveServer:
     running = start_server(instances=2)
     running.wait_ready()
     return running
+
+
+@pytest.fixture(scope="session")
+def small_server(start_server: StartServer) -> LiveServer:
+    """Two rows, a queue of four, prompts in pieces of 4 tokens; it logs verbosely."""
+    model_json = {"max_rows": 2, "max_queued_requests": 4, "prefill_token_budget": 4}
+    running = start_server(model_json, instances=2, arguments=("--log-verbose=1",))
+    running.wait_ready()
+    return running

@@ -1,0 +1,127 @@
+"""A client that leaves, in each phase of its request: seen, counted, its blocks free, and others go on.
+
+On a server of two rows whose prompts take 4 tokens an iteration, so that each phase can be met.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+import pytest
+from live_metrics import finished, series, value, wait_idle, wait_running
+from live_server import LiveServer, wait_for
+from triton_client import Call, arrays_of, ask, ids_of
+
+ENDLESS = {"temperature": 0, "max_tokens": 1900, "ignore_eos": True}
+BOUNDED = {"temperature": 0, "max_tokens": 150, "ignore_eos": True}
+LONG_PROMPT = [5, 6, 7, 8] * 475
+SHORT = {"temperature": 0, "max_tokens": 20, "ignore_eos": True}
+
+
+def wait_cancelled(server: LiveServer, before: float, count: int = 1) -> None:
+    wait_for(lambda: finished(server, "cancelled") == before + count)
+    wait_idle(server)
+    assert finished(server, "cancelled") == before + count
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_while_it_waits(small_server: LiveServer, stream: bool) -> None:
+    wait_idle(small_server)
+    before = finished(small_server, "cancelled")
+    first = [Call(small_server.grpc_url, arrays_of([5], ENDLESS, stream=True)) for _ in range(2)]
+    answers = [call.next() for call in first]
+    waiting = Call(small_server.grpc_url, arrays_of([6], ENDLESS, stream=stream))
+    wait_running(small_server, 2, waiting=1)
+    waiting.cancel()
+    wait_running(small_server, 2, waiting=0)
+    assert finished(small_server, "cancelled") == before + 1
+    assert all(ids_of([answer]) for answer in answers)
+    for call in first:
+        assert ids_of([call.next()])
+        call.cancel()
+    wait_cancelled(small_server, before, 3)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_in_prefill(small_server: LiveServer, stream: bool) -> None:
+    scrape = wait_idle(small_server)
+    generated = "vllm:generation_tokens_total"
+    call = Call(small_server.grpc_url, arrays_of(LONG_PROMPT, SHORT, stream=stream))
+    wait_running(small_server, 1)
+    call.cancel()
+    wait_cancelled(small_server, scrape[series("flover_requests_finished_total", reason="cancelled")])
+    assert value(small_server, generated) == scrape[series(generated)]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_in_decode(small_server: LiveServer, stream: bool) -> None:
+    wait_idle(small_server)
+    before, tokens = finished(small_server, "cancelled"), value(small_server, "vllm:generation_tokens_total")
+    alone = ids_of(ask(small_server.grpc_url, [9, 10], BOUNDED))
+    call = Call(small_server.grpc_url, arrays_of([5], ENDLESS, stream=stream))
+    wait_running(small_server, 1)
+    other = Call(small_server.grpc_url, arrays_of([9, 10], BOUNDED, stream=True))
+    answers = [other.next()]
+    call.cancel()
+    assert ids_of(answers + other.rest()) == alone
+    wait_cancelled(small_server, before)
+    delivered = value(small_server, "vllm:generation_tokens_total") - tokens - 2 * BOUNDED["max_tokens"]
+    assert 0 < delivered < ENDLESS["max_tokens"]
+
+
+def test_all_of_several_sequences(small_server: LiveServer) -> None:
+    wait_idle(small_server)
+    before = finished(small_server, "cancelled")
+    call = Call(small_server.grpc_url, arrays_of([5], ENDLESS | {"n": 2, "temperature": 1}, stream=True))
+    call.next()
+    wait_for(lambda: value(small_server, "flover_kv_blocks_used") > 0)
+    call.cancel()
+    wait_cancelled(small_server, before)
+
+
+def open_http(server: LiveServer, path: str, body: dict[str, object]) -> socket.socket:
+    content = json.dumps(body).encode()
+    connection = socket.create_connection(("127.0.0.1", server.http_port), timeout=30)
+    head = f"POST /v2/models/flover/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+    connection.sendall(head.encode() + content)
+    return connection
+
+
+def test_a_client_that_leaves_a_generate_stream(small_server: LiveServer) -> None:
+    wait_idle(small_server)
+    before = finished(small_server, "cancelled")
+    body = {"text_input": "And", "stream": True, "max_tokens": 1900, "ignore_eos": True}
+    with open_http(small_server, "generate_stream", body) as connection:
+        assert connection.recv(4096)
+    wait_cancelled(small_server, before)
+
+
+@pytest.mark.parametrize("path", ["generate", "generate_stream"])
+def test_triton_24_10_does_not_report_who_leaves_before_the_first_response(small_server: LiveServer, path: str) -> None:
+    """The request runs to its end, bounded by max_tokens."""
+    wait_idle(small_server)
+    before = {reason: finished(small_server, reason) for reason in ("cancelled", "length")}
+    body = {"input_ids": LONG_PROMPT, "stream": path == "generate_stream", "max_tokens": 20, "ignore_eos": True}
+    with open_http(small_server, path, body):
+        wait_running(small_server, 1)
+    wait_idle(small_server)
+    now = {reason: finished(small_server, reason) for reason in before}
+    if path == "generate":
+        assert now == {"cancelled": before["cancelled"], "length": before["length"] + 1}
+    else:  # the leave is reported once something is sent
+        assert sum(now.values()) == sum(before.values()) + 1
+
+
+def test_a_cancel_is_seen_soon(small_server: LiveServer) -> None:
+    """Within 250 ms on an idle host; the bound here is generous."""
+    wait_idle(small_server)
+    call = Call(small_server.grpc_url, arrays_of([5], ENDLESS, stream=True))
+    call.next()
+    tokens = value(small_server, "vllm:generation_tokens_total")
+    began = time.monotonic()
+    call.cancel()
+    wait_idle(small_server)
+    assert time.monotonic() - began < 5
+    assert value(small_server, "vllm:generation_tokens_total") - tokens < ENDLESS["max_tokens"]
