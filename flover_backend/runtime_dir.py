@@ -204,7 +204,8 @@ class EngineFiles:
     def remove_if_dead(self) -> None:
         """Remove what an engine left that was killed: only when its socket refuses connections."""
         lock = FileLock(self.lock_path)
-        if not self.socket_path.exists() or not lock.acquire(timeout_s=1.0):
+        left = self.socket_path.exists() or self.description_path.exists()
+        if not left or not lock.acquire(timeout_s=1.0):
             return
         connection = self.connect()
         if connection is None:
@@ -221,6 +222,13 @@ class EngineFiles:
             yield f"/proc/self/fd/{fd}/{self.socket_path.name}"
         finally:
             os.close(fd)
+
+
+def remove_dead_engines() -> None:
+    """Remove the files of engines that were killed together with their fronts and their server."""
+    for files, description in described_engines():
+        if process_start_ticks(description.server_pid) != description.server_start:
+            files.remove_if_dead()
 
 
 def described_engines(server_pid: int | None = None) -> list[tuple[EngineFiles, Description]]:

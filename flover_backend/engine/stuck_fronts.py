@@ -47,11 +47,10 @@ def _end(pid: int, regions: list[Path], deadline: float) -> None:
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        if poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            return
-        log.warning("killing instance %d: its server is gone and it does not end", pid)
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            log.warning("killing instance %d: its server is gone and it does not end", pid)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         for region in regions:
             region.unlink(missing_ok=True)
     finally:

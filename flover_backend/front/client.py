@@ -172,7 +172,7 @@ class EngineClient:
     def close(self) -> None:
         """Detach; live requests of this front are cancelled. If this was the last front, waits for the engine's end.
 
-        Bounded by `CLOSE_TIMEOUT_S`. The handler is not called after this returns.
+        Bounded by `CLOSE_TIMEOUT_S`. The handler is not called after this returns. A second call does nothing.
         """
         self._closing = True
         with contextlib.suppress(OSError):
@@ -186,8 +186,8 @@ class EngineClient:
         self._attachment.exit_code(timeout_s=0.05)
 
     def _wait_for_eof(self) -> None:
-        self._socket.settimeout(CLOSE_TIMEOUT_S)
         with contextlib.suppress(OSError):
+            self._socket.settimeout(CLOSE_TIMEOUT_S)
             while self._socket.recv(RECEIVE_BYTES):
                 pass
 

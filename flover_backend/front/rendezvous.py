@@ -25,7 +25,14 @@ import flover_backend
 from flover_backend.channel import PROTOCOL_VERSION, Hello, encode
 from flover_backend.config import ModelJson, to_json
 from flover_backend.errors import ConfigError, EngineFailed
-from flover_backend.runtime_dir import EngineFiles, EngineKey, FileLock, process_start_ticks, runtime_directory
+from flover_backend.runtime_dir import (
+    EngineFiles,
+    EngineKey,
+    FileLock,
+    process_start_ticks,
+    remove_dead_engines,
+    runtime_directory,
+)
 
 LOCK_TIMEOUT_S = 60.0
 LOCK_LOG_INTERVAL_S = 5.0
@@ -102,6 +109,7 @@ def attach(spec: EngineSpec, name: str, log: Log) -> Attachment:
     """Connect to the engine of `spec`, starting it if need be. Raises `ConfigError`, `EngineFailed`."""
     key = spec.key()
     files = EngineFiles(runtime_directory(), key.stem)
+    remove_dead_engines()
     lock = FileLock(files.lock_path)
     _acquire(lock, log)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -141,6 +142,20 @@ def test_a_signal_before_the_engine_can_ignore_it_is_harmless(host: Host) -> Non
         os.kill(engine, signal.SIGINT)
         time.sleep(0.005)
     assert front.engine_pid() == engine
+
+
+def test_files_of_what_was_killed_all_at_once_go_when_the_next_engine_starts(host: Host) -> None:
+    front = host.spawn_front("front")
+    engine = front.engine_pid()
+    os.kill(front.process.pid, signal.SIGSTOP)
+    os.kill(engine, signal.SIGKILL)
+    front.end()
+    host.kill_server()
+    wait_until(lambda: not is_running(engine), "the engine's end")
+    assert len(host.files()) == 3
+    host.server = subprocess.Popen(["sleep", "600"])
+    host.connect().close()
+    assert host.files() == []
 
 
 def test_a_server_that_is_gone_already_is_an_error(host: Host) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from engine_host import Host, is_running, wait_until
 
 from flover_backend.engine.stuck_fronts import end_stuck_fronts
 from flover_backend.stub_memory import SHARED_MEMORY
@@ -48,6 +51,56 @@ def test_a_stuck_stub_is_killed_and_its_region_goes(region: Path) -> None:
     finally:
         stub.kill()
         stub.communicate()
+
+
+def test_the_region_of_a_stub_that_ends_by_itself_goes_too(region: Path) -> None:
+    stub = start(region.name)
+    threading.Timer(0.2, stub.kill).start()
+    end_stuck_fronts([stub.pid], grace_s=30.0)
+    assert not region.exists()
+    stub.communicate()
+
+
+ATTACHED = """
+import ctypes, mmap, sys
+from pathlib import Path
+from flover_backend.config import ModelJson
+from flover_backend.front.client import EngineClient
+from flover_backend.front.watch import ServerWatch
+from recording_front import Recorder
+region, server, model_dir = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+with open("/dev/shm/" + region, "r+b") as file:
+    region = mmap.mmap(file.fileno(), 0)
+ServerWatch(server).start()
+client = EngineClient.connect(
+    ModelJson(), model_dir, "flover", "1", server, "stuck", log=lambda line: None, factory="echo_core:load"
+)
+client.start(Recorder())
+print("attached", flush=True)
+ctypes.PyDLL(None).sleep(600)
+"""
+
+
+def test_a_stuck_front_of_a_killed_server_goes_with_its_engine(host: Host, region: Path) -> None:
+    here = Path(__file__).parent
+    front = subprocess.Popen(
+        [sys.executable, "-c", ATTACHED, region.name, str(host.server.pid), str(host.model_dir)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{here.parent.parent}:{here}"},
+    )
+    assert front.stdout is not None
+    try:
+        assert front.stdout.readline() == "attached\n"
+        (engine,) = host.engine_pids()
+        host.kill_server()
+        wait_until(lambda: not is_running(front.pid), "the front's end")
+        wait_until(lambda: not is_running(engine), "the engine's end")
+        assert not region.exists()
+        assert host.files() == []
+    finally:
+        front.kill()
+        front.communicate()
 
 
 def test_a_process_that_is_no_stub_is_left_alone(region: Path) -> None:
