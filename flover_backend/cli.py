@@ -5,6 +5,7 @@ Exit status: 0 done; 1 an error, told in one line; 2 the command line is wrong; 
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,17 +53,18 @@ def serve(
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port; 0: any free one.")] = 8000,
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Metrics port; 0: any free one.")] = 8002,
     log_file: Annotated[
-        Path | None, typer.Option(help="File that gets the server's whole log; warnings and errors are shown anyway.")
+        Path | None,
+        typer.Option(help="File for the server's whole log; then standard error shows warnings and errors."),
     ] = None,
     **keys: Any,
 ) -> None:
     """Serve a model with the tritonserver of the nvidia-pytriton wheel, until Ctrl-C."""
     from flover_backend.serve import serve as run
-    from flover_backend.serve import tell
     from flover_backend.server import ServerOptions
 
     config = model_json({"model": _absolute(model), **keys})
-    run(ServerOptions(config, name, instances, host, http_port, grpc_port, metrics_port, log_file, show=tell))
+    show, own_lines = functools.partial(print, file=sys.stderr), log_file is None
+    run(ServerOptions(config, name, instances, host, http_port, grpc_port, metrics_port, log_file, show, own_lines))
 
 
 def _absolute(model: str | None) -> str | None:

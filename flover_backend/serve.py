@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from flover_backend.channel import Loading
 from flover_backend.errors import FloverError
 from flover_backend.lifeline import adopt_orphans, end_children
 from flover_backend.observer import EngineObserver, FoundEngine, find_engines
@@ -26,7 +25,6 @@ def serve(options: ServerOptions) -> None:
     server = TritonServer(options)
     try:
         server.start()
-        threading.Thread(target=report_load, args=(server.pid, tell), daemon=True).start()
         server.wait_ready(signals.check)
         print(ready_line(server), flush=True)
         while not signals.wait(POLL_S):
@@ -50,23 +48,6 @@ def ready_line(server: TritonServer) -> str:
         f"flover: model {server.options.name} is ready: gRPC {server.grpc_url}, HTTP {server.http_url}, "
         f"metrics {server.metrics_url}"
     )
-
-
-def report_load(server_pid: int, tell: Callable[[str], None]) -> None:
-    """Tell each stage of the engine's load, until it is loaded or gone. Runs in a thread beside the wait."""
-    stages: list[str] = []
-
-    def on_loading(news: Loading) -> None:
-        if news.stage not in stages:
-            stages.append(news.stage)
-            tell(f"loading: {news.stage}")
-
-    try:
-        while not (engines := find_engines(server_pid)):
-            time.sleep(POLL_S)
-        EngineObserver.connect(engines[0], "flover serve", on_loading=on_loading).close()
-    except (FloverError, OSError):
-        return  # the wait for readiness says why
 
 
 def drain(server_pid: int, timeout_s: float, give_up: Callable[[], bool]) -> None:

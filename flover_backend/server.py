@@ -51,7 +51,9 @@ class ServerOptions:
     metrics_port: int = 0
     log_file: Path | None = None
     show: Callable[[str], None] = lambda line: None
-    """Called from a thread with each warning, error and line of this backend."""
+    """Called from a thread with each warning and error."""
+    show_own_lines: bool = False
+    """`show` gets what this backend tells, too: its configuration, its memory, each drain."""
 
     def instance_count(self) -> int:
         """The number of fronts."""
@@ -165,7 +167,9 @@ class TritonServer:
             preexec_fn=end_with_parent(os.getpid()),  # noqa: PLW1509 (from the main thread, nothing holds a lock)
         )
         assert self._process.stdout is not None, "stdout=PIPE"
-        self._log = ServerLog(self._process.stdout, self.options.show, self.options.log_file)
+        self._log = ServerLog(
+            self._process.stdout, self.options.show, self.options.show_own_lines, self.options.log_file
+        )
 
     def arguments(self) -> list[str]:
         """The server's command line."""

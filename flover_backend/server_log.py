@@ -23,9 +23,10 @@ KEPT_LINES = 200
 class ServerLog:
     """Owns the reading end of a server's stdout and stderr, a thread on it, and the log file if there is one."""
 
-    def __init__(self, stream: IO[bytes], show: Callable[[str], None], path: Path | None) -> None:
+    def __init__(self, stream: IO[bytes], show: Callable[[str], None], own_lines: bool, path: Path | None) -> None:
         self._stream = stream
         self._show = show
+        self._own_lines = own_lines
         self._file = path.open("ab", buffering=0) if path else None
         self._tail: deque[str] = deque(maxlen=KEPT_LINES)
         self._shown = False
@@ -56,10 +57,10 @@ class ServerLog:
                 self._show(line)
 
     def _wanted(self, line: str) -> bool:
-        """Warnings, errors and this backend's own lines; a line without a head goes with the one before it."""
+        """Warnings and errors, and own lines if asked for; a line without a head goes with the one before it."""
         head = _HEAD.match(line)
         if head:
             if head[3] == _NO_CUDA_DRIVER:
                 return False
-            self._shown = head[1] != "I" or head[2] == "model.py"
+            self._shown = head[1] != "I" or (self._own_lines and head[3].startswith("flover "))
         return self._shown

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flover_backend.client import FloverClient, RequestFailed
+from flover_backend.client import FloverClient
 from flover_backend.demo.schedule import Arrival
 from flover_backend.generate import chat_prompt
 
@@ -56,7 +56,7 @@ class Traffic:
             async with asyncio.TaskGroup() as group:
                 for record, prompt in zip(self.records, self._prompts, strict=True):
                     group.create_task(self._send(client, record, prompt, start))
-        except* RequestFailed as failures:
+        except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
     async def _send(self, client: FloverClient, record: Record, prompt: str, start: float) -> None:

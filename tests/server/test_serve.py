@@ -101,7 +101,7 @@ def test_a_directory_that_is_no_model_is_refused_with_the_reason(flover: Start, 
 
 def test_a_signal_while_it_loads_ends_it_cleanly(flover: Start) -> None:
     server = flover("serve", "--grpc-port", "0", "--http-port", "0", "--metrics-port", "0")
-    server.wait_for("loading: ")
+    server.wait_for("engine: importing")
     server.process.send_signal(signal.SIGTERM)
     assert server.wait() == 0
     assert "stopped while it was loading" in server.text()
