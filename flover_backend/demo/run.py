@@ -62,14 +62,14 @@ def demo(options: DemoOptions) -> None:
                 asyncio.run(_watch(server.grpc_url, traffic, monitor, screen, signals))
             _show(console, traffic, monitor, options.picture)
     finally:
-        console.print("stopping the server ...")
+        console.print("stopping the server ...", highlight=False)
         server.stop()
         end_children(LEFTOVERS_TIMEOUT_S)
 
 
 def _start(server: TritonServer, signals: StopSignals, console: Console) -> None:
     what = f"starting a Triton server with SmolLM2-135M-Instruct behind {FRONTS} fronts ..."
-    console.print(what)
+    console.print(what, highlight=False)
     with console.status(what):
         server.start()
         server.wait_ready(signals.check)
