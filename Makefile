@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast lint format docs bench clean distclean
+.PHONY: help setup demo serve test test-all lint format docs bench clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -20,10 +20,10 @@ serve: setup ## serve the bundled model until Ctrl-C
 	@$(BIN)/flover serve
 
 test: setup ## the whole test suite
-	@$(PYTEST)
-
-test-fast: setup ## the tests that take under 20 s each
 	@$(PYTEST) -m "not slow"
+
+test-all: setup ## the same, and many more random examples of what it checks
+	@$(PYTEST)
 
 lint: setup ## ruff, its formatter, mypy
 	@$(BIN)/ruff check .

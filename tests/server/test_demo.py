@@ -20,7 +20,6 @@ def smollm2() -> Path:
     return fetch_smollm2()
 
 
-@pytest.mark.slow
 def test_the_demo_answers_every_question_and_leaves_a_picture(tmp_path: Path) -> None:
     picture = tmp_path / "demo.png"
     demo = Command(tmp_path, "demo", "--requests", "8", "--picture", str(picture))
@@ -34,7 +33,6 @@ def test_the_demo_answers_every_question_and_leaves_a_picture(tmp_path: Path) ->
     assert wait_until_gone(demo.mark) == []
 
 
-@pytest.mark.slow
 def test_flovers_own_demonstration_gives_every_answer_its_length(tmp_path: Path) -> None:
     options = ["--requests", "3", "--interval-ms", "50", "--lengths", "5:9", "--picture", str(tmp_path / "demo.png")]
     demo = Command(tmp_path, "demo", *options)
