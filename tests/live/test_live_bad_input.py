@@ -169,7 +169,8 @@ def test_bad_input_over_http_is_a_400(server: LiveServer, body: dict[str, Any], 
 def test_a_body_that_is_no_json_is_a_500_of_tritons(server: LiveServer) -> None:
     with socket.create_connection(("127.0.0.1", server.http_port)) as connection:
         connection.sendall(
-            b"POST /v2/models/flover/generate HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\n{{{{{"
+            b"POST /v2/models/flover/generate HTTP/1.1\r\n"
+            b"Host: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\n{{{{{"
         )
         assert b" 500 " in connection.recv(4096).splitlines()[0]
 
