@@ -18,7 +18,7 @@ import msgspec
 from flover_backend.config import ModelJson
 from flover_backend.errors import ConfigError
 from flover_backend.front.tensors import config_pbtxt
-from flover_backend.libpython import find_libpython
+from flover_backend.libpython import LibpythonError, find_libpython
 
 MODEL_PY = Path(__file__).resolve().parent.parent / "model_repository" / "flover" / "1" / "model.py"
 
@@ -58,12 +58,19 @@ def find_triton() -> TritonInstall:
         libraries=root.parent / "nvidia_pytriton.libs",
         backend=root / "tritonserver" / "backends" / "python",
         stub=root / "tritonserver" / "python_backend_stubs" / release / "triton_python_backend_stub",
-        libpython=find_libpython(),
+        libpython=_libpython(),
     )
     for path in (install.binary, install.libraries, install.backend, install.stub):
         if not path.exists():
             raise ConfigError(f"the nvidia-pytriton wheel lacks {path}; reinstall it, for Python {release} on Linux")
     return install
+
+
+def _libpython() -> Path:
+    try:
+        return find_libpython()
+    except LibpythonError as error:
+        raise ConfigError(str(error)) from None
 
 
 def lay_out_backends(folder: Path, install: TritonInstall) -> Path:

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from process_watch import is_alive, session_members, wait_for_end
 
-from flover_backend import server_files
+from flover_backend import libpython, server_files
 from flover_backend.config import ModelJson
+from flover_backend.errors import ConfigError
 from flover_backend.lifeline import shared_memory_regions
 from flover_backend.server import ServerFailed, ServerOptions, TritonServer, choose_ports
 
@@ -73,7 +74,7 @@ def test_a_server_that_does_not_end_is_killed_with_its_stubs(echo_model: Path) -
 def test_it_ends_with_the_command_that_started_it(echo_model: Path) -> None:
     code = f"""
 import pathlib, sys
-from flover_backend import server_files
+from flover_backend import libpython, server_files
 server_files.MODEL_PY = pathlib.Path({str(echo_model)!r})
 from flover_backend.lifeline import shared_memory_regions
 from flover_backend.server import ServerOptions, TritonServer
@@ -105,6 +106,18 @@ def test_a_taken_port_names_the_flag() -> None:
 def test_a_port_out_of_range_is_refused() -> None:
     with pytest.raises(ServerFailed, match="port 70000"):
         choose_ports(ServerOptions(http_port=70000))
+
+
+def test_a_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_files.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="nvidia-pytriton is not installed"):
+        server_files.find_triton()
+
+
+def test_a_missing_libpython_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libpython, "candidate_folders", list)
+    with pytest.raises(ConfigError, match=r"libpython3\.11\.so\.1\.0 of .* was not found"):
+        server_files.find_triton()
 
 
 def test_the_repository_holds_name_count_and_changed_keys(echo_model: Path, tmp_path: Path) -> None:
