@@ -150,5 +150,27 @@ def demo(
     run(DemoOptions(requests, interval_ms, lengths, picture))
 
 
+@app.command()
+def bench(
+    model: Annotated[
+        Path | None, typer.Option(help="Hugging Face directory.", show_default="SmolLM2-135M-Instruct, fetched")
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, max=4096, help="Requests that are fused.")] = 16,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Prompt tokens of each.")] = 16,
+    new_tokens: Annotated[int, typer.Option(min=1, help="New tokens of each.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 3,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of torch, on both sides.")] = None,
+) -> None:
+    """Measure the bare engine on the CPU: fused against one after another, and alone against transformers."""
+    from flover_backend.bench import BenchOptions
+    from flover_backend.bench import bench as run
+    from flover_backend.importer.progress import console_progress
+    from flover_backend.importer.smollm2 import fetch_smollm2
+
+    with console_progress() as progress:
+        directory = model or fetch_smollm2(progress=progress)
+    run(BenchOptions(directory, requests, prompt_tokens, new_tokens, rounds, threads))
+
+
 if __name__ == "__main__":
     main()
