@@ -15,6 +15,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from flover_backend.runtime_dir import candidate_directories
+
 ROOT = Path(__file__).resolve().parents[2]
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 TRITON = SITE_PACKAGES / "pytriton" / "tritonserver"
@@ -96,6 +98,7 @@ class LiveServer:
 
     def _is_ready(self, model: str) -> bool:
         try:
+            self.metrics()  # the last of Triton's services to start
             with urllib.request.urlopen(f"{self.http_url}/v2/models/{model}/ready", timeout=5) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
@@ -125,8 +128,12 @@ class LiveServer:
 
 
 def _children(pid: int) -> list[int]:
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    """Of a process that may be ending."""
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 StartServer = Callable[..., LiveServer]
@@ -155,10 +162,24 @@ def is_running(pid: int) -> bool:
 
 
 def command_line(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    """Empty strings when the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return [""]
 
 
 def shared_memory_of(pid: int) -> list[Path]:
     """Triton's regions that a process names in its command line: a stub's one."""
     arguments = command_line(pid)
     return [path for path in Path("/dev/shm").iterdir() if path.name in arguments]
+
+
+def runtime_files(server: LiveServer) -> list[Path]:
+    """What this server's engines have in the runtime directory."""
+    return [
+        path
+        for directory in candidate_directories()
+        if directory.is_dir()
+        for path in sorted(directory.glob(f"{server.process.pid}-*"))
+    ]

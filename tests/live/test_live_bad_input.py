@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_metrics import value, wait_idle
+from live_metrics import series, value, wait_idle, wait_settled
 from live_server import LiveServer, wait_for
 from triton_client import Call, arrays_of, ask, ids_of, post
 
@@ -182,7 +182,7 @@ def test_a_stream_on_generate_is_tritons_error(server: LiveServer) -> None:
 
 
 def test_refusals_are_counted_and_hold_nothing(server: LiveServer) -> None:
-    before = value(server, "flover_requests_rejected_total", reason="invalid_arg")
+    before = wait_settled(server)[series("flover_requests_rejected_total", reason="invalid_arg")]
     for _ in range(5):
         ask(server.grpc_url, [5], {"n": 0})
     wait_for(lambda: value(server, "flover_requests_rejected_total", reason="invalid_arg") == before + 5)

@@ -10,7 +10,7 @@ import socket
 import time
 
 import pytest
-from live_metrics import finished, series, value, wait_idle, wait_running
+from live_metrics import finished, series, value, wait_idle, wait_running, wait_settled
 from live_server import LiveServer, wait_for
 from triton_client import Call, arrays_of, ask, ids_of
 
@@ -46,7 +46,7 @@ def test_while_it_waits(small_server: LiveServer, stream: bool) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_in_prefill(small_server: LiveServer, stream: bool) -> None:
-    scrape = wait_idle(small_server)
+    scrape = wait_settled(small_server)
     generated = "vllm:generation_tokens_total"
     call = Call(small_server.grpc_url, arrays_of(LONG_PROMPT, SHORT, stream=stream))
     wait_running(small_server, 1)
@@ -57,7 +57,7 @@ def test_in_prefill(small_server: LiveServer, stream: bool) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_in_decode(small_server: LiveServer, stream: bool) -> None:
-    wait_idle(small_server)
+    wait_settled(small_server)
     before, tokens = finished(small_server, "cancelled"), value(small_server, "vllm:generation_tokens_total")
     alone = ids_of(ask(small_server.grpc_url, [9, 10], BOUNDED))
     call = Call(small_server.grpc_url, arrays_of([5], ENDLESS, stream=stream))

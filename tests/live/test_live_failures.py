@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from live_server import LiveServer, StartServer, command_line, is_running, shared_memory_of, wait_for
+from live_server import LiveServer, StartServer, command_line, is_running, runtime_files, shared_memory_of, wait_for
 from triton_client import Call, arrays_of, ask
 
 ENDLESS = {"max_tokens": 2000, "ignore_eos": True}
@@ -45,3 +45,4 @@ def test_a_server_that_is_killed_leaves_nothing_behind(start_server: StartServer
     server.process.wait()
     wait_for(lambda: not [pid for pid in children if is_running(pid)])
     assert not [path for path in regions if path.exists()]
+    assert not runtime_files(server)

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from live_metrics import series, wait_idle
+from live_metrics import num_ended, series, wait_settled
 from live_server import LiveServer
 from triton_client import Answer, Call, arrays_of, ask, ids_of
 
@@ -68,8 +68,9 @@ def is_near_tie(entry: dict[str, dict[str, Any]]) -> bool:
 
 def test_fused_streams_have_the_tokens_they_have_alone(server: LiveServer) -> None:
     cases = make_cases(random.Random(7))
+    ended = num_ended(wait_settled(server))
     alone = [start(server, case).rest() for case in cases]
-    before = wait_idle(server)
+    before = wait_settled(server, ended + NUM_STREAMS)
     calls = []
     for case in cases:
         time.sleep(case.pause_s)
@@ -82,7 +83,7 @@ def test_fused_streams_have_the_tokens_they_have_alone(server: LiveServer) -> No
             differing.append((number, at))
     assert differing == []
 
-    after = wait_idle(server)
+    after = wait_settled(server, ended + 2 * NUM_STREAMS)
     grown = {
         name: after[series(f"flover_iteration_rows_{name}")] - before[series(f"flover_iteration_rows_{name}")]
         for name in ("sum", "count")

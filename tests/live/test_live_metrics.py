@@ -9,8 +9,8 @@ import os
 import signal
 
 import pytest
-from live_metrics import Scrape, is_idle, series, wait_idle
-from live_server import LiveServer, StartServer, command_line, is_running, wait_for
+from live_metrics import Scrape, is_idle, num_ended, series, wait_settled
+from live_server import LiveServer, StartServer, command_line, is_running, shared_memory_of, wait_for
 from triton_client import Call, arrays_of, ask, ids_of
 
 from flover_backend.metric_families import FAMILIES, FINISH_REASONS, REJECT_REASONS
@@ -23,16 +23,10 @@ BYTES_PER_TOKEN = 2 * 5 * 2 * 32 * 4  # keys and values, layers, heads, head_dim
 
 @pytest.fixture(scope="module")
 def fresh(start_server: StartServer) -> LiveServer:
-    running = start_server(instances=2)
+    # NOTE: a server one of whose stubs was killed waits for it until its exit timeout.
+    running = start_server(instances=2, arguments=("--exit-timeout-secs=2",))
     running.wait_ready()
     return running
-
-
-def settled(server: LiveServer, num_requests: int) -> Scrape:
-    """The scrape once `num_requests` have ended and the engine has said that it is idle."""
-    ended = [series("flover_requests_finished_total", reason=reason) for reason in FINISH_REASONS]
-    wait_for(lambda: sum(server.metrics()[name] for name in ended) == num_requests)
-    return wait_idle(server)
 
 
 def check(scrape: Scrape, expected: dict[str, float]) -> None:
@@ -58,7 +52,7 @@ def test_everything_is_there_and_zero_before_the_first_request(fresh: LiveServer
 def test_so_many_prompts_and_tokens(fresh: LiveServer) -> None:
     for _ in range(NUM_REQUESTS):
         assert len(ids_of(ask(fresh.grpc_url, PROMPT, EXACT))) == NUM_TOKENS
-    scrape = settled(fresh, NUM_REQUESTS)
+    scrape = wait_settled(fresh, NUM_REQUESTS)
     prompts, tokens = NUM_REQUESTS * len(PROMPT), NUM_REQUESTS * NUM_TOKENS
     check(
         scrape,
@@ -93,7 +87,7 @@ def test_so_many_prompts_and_tokens(fresh: LiveServer) -> None:
 
 
 def test_several_sequences_a_stop_string_and_a_refusal(fresh: LiveServer) -> None:
-    before = settled(fresh, NUM_REQUESTS)
+    before = wait_settled(fresh, NUM_REQUESTS)
     whole = ids_of(ask(fresh.grpc_url, PROMPT, EXACT | {"n": 3, "temperature": 1}))
     assert len(whole) == 3 * NUM_TOKENS
     stopped = ids_of(ask(fresh.grpc_url, PROMPT, EXACT | {"max_tokens": 400, "stop": "e"}))
@@ -101,7 +95,7 @@ def test_several_sequences_a_stop_string_and_a_refusal(fresh: LiveServer) -> Non
     assert ask(fresh.grpc_url, PROMPT, {"n": 0})[0].error
     refused = series("flover_requests_rejected_total", reason="invalid_arg")
     wait_for(lambda: fresh.metrics()[refused] == 1)
-    scrape = settled(fresh, NUM_REQUESTS + 2)
+    scrape = wait_settled(fresh, NUM_REQUESTS + 2)
 
     def grown(name: str, **labels: str) -> float:
         return scrape[series(name, **labels)] - before[series(name, **labels)]
@@ -114,7 +108,7 @@ def test_several_sequences_a_stop_string_and_a_refusal(fresh: LiveServer) -> Non
 
 
 def test_distributions_read_as_histograms(fresh: LiveServer) -> None:
-    scrape = wait_idle(fresh)
+    scrape = wait_settled(fresh)
     for family in FAMILIES:
         if family.kind != "distribution":
             continue
@@ -138,13 +132,16 @@ def front_pids(server: LiveServer) -> list[int]:
 
 def test_totals_go_on_when_the_leading_front_dies(fresh: LiveServer) -> None:
     """The front that started the engine leads. What the dead front had in hand ends; the other serves on."""
-    before = wait_idle(fresh)
+    before = wait_settled(fresh)
     fronts = front_pids(fresh)
     assert len(fronts) == 2
     engine = next(pid for pid in fresh.descendants() if "flover_backend.engine.process" in command_line(pid))
     (leader,) = [pid for pid in fronts if str(engine) in children_of(pid)]
+    regions = shared_memory_of(leader)
     os.kill(leader, signal.SIGKILL)
     wait_for(lambda: not is_running(leader))
+    for region in regions:  # whose owner can no longer remove it
+        region.unlink()
     assert is_running(engine)
     served = 0
     for _ in range(6):
@@ -152,9 +149,8 @@ def test_totals_go_on_when_the_leading_front_dies(fresh: LiveServer) -> None:
         answers = call.rest()
         served += not answers[-1].error
     assert served >= 3
+    scrape = wait_settled(fresh, num_ended(before) + served)
     name = series("vllm:generation_tokens_total")
-    wait_for(lambda: fresh.metrics()[name] == before[name] + served * NUM_TOKENS)
-    scrape = wait_idle(fresh)
     prompts = series("vllm:prompt_tokens_total")
     assert scrape[prompts] == before[prompts] + served * len(PROMPT)
     assert scrape[name] == before[name] + served * NUM_TOKENS

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from live_metrics import finished, value, wait_idle, wait_running
+from live_metrics import finished, value, wait_idle, wait_running, wait_settled
 from live_server import LiveServer, wait_for
 from triton_client import CODED, Call, arrays_of, ask, ids_of, post
 
@@ -24,7 +24,7 @@ def code_of(server: LiveServer, parameters: dict[str, Any]) -> str:
 @pytest.fixture
 def full_rows(small_server: LiveServer) -> Iterator[list[Call]]:
     """Both rows decode until the test ends."""
-    wait_idle(small_server)
+    wait_settled(small_server)
     calls = [Call(small_server.grpc_url, arrays_of([5], ENDLESS, stream=True)) for _ in range(2)]
     for call in calls:
         call.next()
