@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import signal
 import struct
 import subprocess
 import termios
@@ -13,6 +14,12 @@ import uuid
 from pathlib import Path
 
 from commands import FLOVER, MARK, wait_for_text
+
+
+def _log_in(slave: int) -> None:
+    """What a login does: a terminal of one's own, and no signal ignored (a job in the background ignores SIGINT)."""
+    os.login_tty(slave)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Terminal:
@@ -27,7 +34,7 @@ class Terminal:
             [*FLOVER, *arguments],
             cwd=folder,
             env=environment,
-            preexec_fn=lambda: os.login_tty(slave),  # noqa: PLW1509
+            preexec_fn=lambda: _log_in(slave),  # noqa: PLW1509
         )
         os.close(slave)
         self._written = b""
