@@ -47,9 +47,9 @@ class PenaltyState:
         self.counts[slots, token_ids] += 1
         self.seen[slots, token_ids] = True
 
-    def apply_(self, logits: torch.Tensor, slots: torch.Tensor, factors: torch.Tensor) -> None:
-        """Penalize logits [N, V] in place. factors [3, N] float32: repetition, presence, frequency."""
-        penalize_(logits, self.seen[slots], self.counts[slots], *factors.unbind(0))
+    def apply_(self, logits: torch.Tensor, places: torch.Tensor, slots: torch.Tensor, factors: torch.Tensor) -> None:
+        """Penalize the rows `places` [N] of logits in place; factors [3, N]: repetition, presence, frequency."""
+        penalize_(logits, places, self.seen[slots], self.counts[slots], factors)
 
     def _grow(self) -> None:
         num_slots = self.counts.shape[0]

@@ -141,12 +141,8 @@ class Sampler:
 
     def _process_(self, logits: torch.Tensor, group: Grouping, lengths: torch.Tensor) -> None:
         """Penalties, bias and masks, in place."""
-        if group.num_penalized == logits.shape[0]:
-            self._state.penalties.apply_(logits, group.penalty_slots, group.penalty_factors)
-        elif group.num_penalized:
-            part = logits[group.penalized]
-            self._state.penalties.apply_(part, group.penalty_slots, group.penalty_factors)
-            logits[group.penalized] = part
+        if group.num_penalized:
+            self._state.penalties.apply_(logits, group.penalized, group.penalty_slots, group.penalty_factors)
         if group.num_biases:
             logits[group.bias_at] += group.bias
         if group.num_masks:

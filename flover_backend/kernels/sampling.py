@@ -16,8 +16,8 @@ import torch
 MASKED_LOGIT = torch.finfo(torch.float32).min
 """Logit of a token that must not be chosen: finite, so that a row with nothing else stays free of NaN."""
 
-CANDIDATE_WIDTHS = (128, 1024)
-"""How many of the largest weights are looked at for top_k and top_p; rows that need more than the last sort all."""
+NUM_CANDIDATES = 128
+"""How many of the largest weights are looked at for top_k and top_p; a row that needs more looks at all, unsorted."""
 
 _CDF_BLOCK = 256
 _MIN_TEMPERATURE = 1e-30
@@ -58,41 +58,89 @@ def temper_(logits: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
     return logits.exp_()
 
 
-def thresholds(
-    largest: torch.Tensor, total: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weight below which top_k and top_p drop a token, and whether `largest` reached far enough to know it.
-
-    largest: [N, W] float64, descending; total: [N] float64, sum of all weights; top_k: [N] int64, 0 is off;
-    top_p: [N] float64, 1 is off. Returns [N] float64 and [N] bool.
-    """
-    width = largest.shape[1]
-    limited = top_k > 0
-    within_k = torch.arange(width, device=largest.device) < torch.where(limited, top_k, width).unsqueeze(1)
-    mass = torch.where(limited, (largest * within_k).sum(1), total)
-    before = largest.cumsum(1) - largest
-    wanted = torch.where(top_p < 1, top_p * mass, torch.inf)
-    count = (within_k & (before < wanted.unsqueeze(1))).sum(1)
-    known = ((count < width) & (top_k <= width)) | (top_k == width) | (largest[:, -1] == 0)
-    return largest.gather(1, (count - 1).unsqueeze(1)).squeeze(1), known
-
-
 def filter_(weights: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor, min_p: torch.Tensor) -> torch.Tensor:
     """Zero the weights that the filters drop, in place. weights [N, V]; the parameters [N], off as 0, 1, 0."""
-    vocab_size = weights.shape[1]
-    floor = min_p.double()
+    floor = min_p.float()
     rows = torch.nonzero((top_k > 0) | (top_p < 1)).squeeze(1)
-    for width in (*CANDIDATE_WIDTHS, vocab_size):
-        if rows.numel() == 0:
-            break
+    if rows.numel():
         part = weights if rows.numel() == weights.shape[0] else weights[rows]
-        largest = part.topk(min(width, vocab_size)).values.double()
-        lowest, known = thresholds(largest, part.sum(1, dtype=torch.float64), top_k[rows], top_p[rows].double())
-        known |= width >= vocab_size
-        found = rows[known]
-        floor[found] = torch.maximum(floor[found], lowest[known])
-        rows = rows[~known]
+        lowest = _floors(part, top_k[rows], top_p[rows].double())
+        floor = floor.index_put((rows,), torch.maximum(floor[rows], lowest))
     return weights.mul_(weights >= floor.unsqueeze(1))
+
+
+def _floors(weights: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+    """The lowest weight that top_k and top_p keep, [N] float32; all of a row's weights only where the largest do not
+    tell."""
+    largest = weights.topk(min(NUM_CANDIDATES, weights.shape[1])).values
+    total = weights.sum(1, dtype=torch.float64)
+    lowest, known = narrow_floors(largest, total, top_k, top_p)
+    if largest.shape == weights.shape:
+        return lowest
+    rest = torch.nonzero(~known).squeeze(1)
+    if rest.numel():
+        lowest = lowest.index_put((rest,), wide_floors(weights[rest], total[rest], top_k[rest], top_p[rest]))
+    return lowest
+
+
+def narrow_floors(
+    largest: torch.Tensor, total: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """From the largest weights alone: the lowest weight kept, and whether they reach far enough to know it.
+
+    largest: [N, W] float32, descending; total: [N] float64, sum of all weights; top_k: [N] int64, 0 is off;
+    top_p: [N] float64, 1 is off. Returns [N] float32 and [N] bool.
+    """
+    width = largest.shape[1]
+    limited, last = top_k > 0, largest[:, -1]
+    kth = largest.gather(1, (top_k.clamp(1, width) - 1).unsqueeze(1)).squeeze(1)
+    within_k = largest >= torch.where(limited, kth, 0.0).unsqueeze(1)
+    mass = torch.where(limited, (largest * within_k).sum(1, dtype=torch.float64), total)
+    wanted = torch.where(top_p < 1, top_p * mass, torch.inf)
+    before = largest.cumsum(1, dtype=torch.float64) - largest
+    kept = within_k & (before < wanted.unsqueeze(1))
+    lowest = largest.gather(1, (kept.sum(1) - 1).unsqueeze(1)).squeeze(1)
+    beyond_k = limited & (top_k < width) & (kth > last)
+    return lowest, (last == 0) | beyond_k | (~limited & (lowest > last))
+
+
+def wide_floors(weights: torch.Tensor, total: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+    """What `narrow_floors` looks for, from all weights [N, V], without sorting them."""
+    num_rows, vocab_size = weights.shape
+    # Weights under (1 - top_p) * total / V sum to less than the share that top_p drops.
+    bound = torch.where(top_k > 0, 0.0, (1 - top_p) * total / vocab_size * (1 - 1e-6)).float()
+    row, column = torch.nonzero(weights >= bound.unsqueeze(1), as_tuple=True)
+    value = weights[row, column]
+    lowest = _radix_floor(row, value, torch.ones_like(value), torch.where(top_k > 0, top_k, torch.inf), num_rows)
+    kept = value >= lowest[row]
+    row, value = row[kept], value[kept]
+    mass = torch.where(top_k > 0, torch.bincount(row, value.double(), minlength=num_rows), total)
+    wanted = torch.where(top_p < 1, top_p * mass, torch.inf)
+    return torch.maximum(lowest, _radix_floor(row, value, value, wanted, num_rows))
+
+
+def _radix_floor(
+    row: torch.Tensor, value: torch.Tensor, measure: torch.Tensor, wanted: torch.Tensor, num_rows: int
+) -> torch.Tensor:
+    """The largest float x of each row for which the measures of its values >= x sum to `wanted`; 0 if none do.
+
+    row, value, measure: [E], values in 0 .. 1; wanted: [num_rows]. A radix selection over the bits of the values,
+    which for non-negative floats are in order: three passes of 10 bits, each over the values that are still in doubt.
+    """
+    bits = value.view(torch.int32).long()
+    measure = measure.double()
+    prefix = torch.zeros(num_rows, dtype=torch.int64, device=value.device)
+    above = torch.zeros(num_rows, dtype=torch.float64, device=value.device)
+    for shift in (20, 10, 0):
+        digit = (bits >> shift) & 1023
+        sums = torch.bincount(row * 1024 + digit, measure, minlength=num_rows * 1024).view(num_rows, 1024)
+        at_least = torch.cat((sums.flip(1).cumsum(1).flip(1), sums.new_zeros((num_rows, 1))), 1) + above.unsqueeze(1)
+        found = ((at_least[:, :-1] >= wanted.unsqueeze(1)).sum(1) - 1).clamp_min(0)
+        above = at_least.gather(1, (found + 1).unsqueeze(1)).squeeze(1)
+        prefix = prefix * 1024 + found
+        doubtful = digit == found[row]
+        row, bits, measure = row[doubtful], bits[doubtful], measure[doubtful]
+    return prefix.int().view(torch.float32)
 
 
 def _block_sums(weights: torch.Tensor) -> torch.Tensor:
@@ -128,23 +176,25 @@ def inverse_cdf(weights: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 def penalize_(
     logits: torch.Tensor,
+    places: torch.Tensor,
     seen: torch.Tensor,
     counts: torch.Tensor,
-    repetition: torch.Tensor,
-    presence: torch.Tensor,
-    frequency: torch.Tensor,
-) -> torch.Tensor:
-    """Apply the three penalties in place; all combine, repetition first.
+    factors: torch.Tensor,
+) -> None:
+    """Apply the three penalties in place to the rows `places` of the logits; all combine, repetition first.
 
-    logits [N, V] float32; seen [N, V] bool: in the prompt or the output (repetition: positive logits divided,
-    others multiplied, as in CTRL, Keskar et al. 2019); counts [N, V] int32: occurrences in the output (presence once,
-    frequency for each); the parameters [N] float32.
+    logits [M, V] float32; places [N] int64; seen [N, V] bool: in the prompt or the output (repetition: positive
+    logits divided, others multiplied, as in CTRL, Keskar et al. 2019); counts [N, V] int32: occurrences in the output
+    (presence once, frequency for each); factors [3, N] float32: repetition, presence, frequency. Touches seen tokens
+    only.
     """
-    factor = torch.where(logits > 0, 1 / repetition.unsqueeze(1), repetition.unsqueeze(1))
-    logits *= torch.where(seen, factor, 1.0)
-    logits -= frequency.unsqueeze(1) * counts
-    logits -= presence.unsqueeze(1) * (counts > 0)
-    return logits
+    row, token = torch.nonzero(seen, as_tuple=True)
+    repetition, presence, frequency = factors[:, row].unbind(0)
+    count = counts[row, token]
+    at = (places[row], token)
+    value = logits[at]
+    value = torch.where(value > 0, value / repetition, value * repetition)
+    logits[at] = value - frequency * count - presence * (count > 0)
 
 
 def raw_logprobs(

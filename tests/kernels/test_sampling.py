@@ -139,13 +139,31 @@ def test_equal_weights_share_a_fate():
     assert kept.tolist() == [[0.5, 1.0, 0.5, 0.5, 0.0]]
 
 
-def test_wide_rows_fall_back_alone(monkeypatch):
-    widths = []
-    real = torch.Tensor.topk
-    monkeypatch.setattr(torch.Tensor, "topk", lambda self, k: widths.append((self.shape[0], k)) or real(self, k))
+def test_rows_that_need_more_candidates_look_at_all_weights_alone(monkeypatch):
+    wide = []
+    real = sampling.wide_floors
+    monkeypatch.setattr(sampling, "wide_floors", lambda *args: wide.append(args[0].shape) or real(*args))
     weights = torch.cat((torch.full((1, 3000), 0.5), torch.eye(2, 3000)))
+    weights[0, :10] = 1.0
     sampling.filter_(weights, torch.tensor([0, 5, 0]), torch.tensor([0.9, 1.0, 0.5]), torch.zeros(3))
-    assert widths == [(3, 128), (1, 1024), (1, 3000)]
+    assert wide == [(1, 3000)]
+    assert weights[0].count_nonzero() == 3000, "equal weights share a fate"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_wide_and_narrow_floors_agree(seed):
+    """The radix selection over all weights against the cut in a full, sorted list."""
+    generator, source = torch.Generator().manual_seed(seed), random.Random(seed)
+    logits = torch.randn(40, 600, generator=generator) * source.choice([0.01, 1.0, 4.0])
+    if seed == 4:
+        logits = logits.round()
+    weights = sampling.temper_(logits, torch.ones(40))
+    top_k = torch.tensor([source.choice([0, 0, 1, 5, 300, 599, 600]) for _ in range(40)])
+    top_p = torch.tensor([source.choice([1.0, 0.999, 0.9, 0.5, 0.01]) for _ in range(40)], dtype=torch.float64)
+    total = weights.sum(1, dtype=torch.float64)
+    narrow, _ = sampling.narrow_floors(weights.sort(1, descending=True).values, total, top_k, top_p)
+    wide = sampling.wide_floors(weights, total, top_k, top_p)
+    assert ((weights >= narrow[:, None]) == (weights >= wide[:, None])).all()
 
 
 @pytest.mark.parametrize("temperature", [1e-45, 1e-8, 0.2, 100.0])
@@ -163,7 +181,13 @@ def test_penalties_combine_as_defined():
     counts = torch.randint(0, 3, (4, 50), generator=generator, dtype=torch.int32)
     seen = (torch.rand(4, 50, generator=generator) < 0.3) | (counts > 0)
     repetition, presence, frequency = torch.tensor([[1.3, 1, 0.5, 10], [0, 1.5, -2, 0.3], [0.7, 0, 2, -1]])
-    got = sampling.penalize_(logits.clone(), seen, counts, repetition, presence, frequency)
+    got = torch.randn(6, 50)
+    places = torch.tensor([5, 0, 2, 3])
+    got[places] = logits
+    others = got[[1, 4]].clone()
+    sampling.penalize_(got, places, seen, counts, torch.stack((repetition, presence, frequency)))
+    assert torch.equal(got[[1, 4]], others)
+    got = got[places]
     for i in range(4):
         for v in range(50):
             x, c = float(logits[i, v]), int(counts[i, v])
