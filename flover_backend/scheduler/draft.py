@@ -89,8 +89,6 @@ def _join(sequence: Sequence) -> Join:
 def _table_updates(draft: Draft, tables: BlockTables) -> list[TableUpdate]:
     updates = [TableUpdate(_row(s), 0, tuple(tables[s.uid])) for s in draft.joins]
     seated = {s.uid: _row(s) for s in [*draft.decodes, *(p.sequence for p in draft.pieces)]}
-    for sequence in draft.joins:
-        seated.pop(sequence.uid, None)
     for move in draft.block_moves:
         updates += [TableUpdate(seated[u], index, (move.destination,)) for u, index in move.holders if u in seated]
     for sequence in draft.grown:

@@ -23,11 +23,11 @@ class Prefill:
         self._residents = residents
 
     def schedule(self, draft: Draft) -> None:
-        """Fill the budget beside `draft.decodes`. Nobody is admitted in an iteration that had to preempt."""
+        """Fill the budget beside `draft.decodes`. Who was preempted for these needs more blocks than it gave back."""
         budget = self._config.prefill_budget(len(draft.decodes))
         if len(self._residents) and self._residents.newest().state is SequenceState.PREFILL:
             budget -= self._advance(self._residents.newest(), budget, draft)
-        while budget > 0 and not draft.preemptions:
+        while budget > 0:
             sequence = self._admit_next(draft)
             if sequence is None:
                 break

@@ -223,7 +223,7 @@ class Scheduler:
     def _accept(self, sequence: Sequence, token: int, logprobs: tuple[TokenLogprobs, ...]) -> SequenceUpdate:
         sequence.output_ids.append(token)
         self.counters.generated_tokens += 1
-        reason = finish_reason(sequence, self.config)
+        reason = finish_reason(sequence, self.config.eos_token_ids)
         if reason is not FinishReason.NONE:
             self._end_sequence(sequence)
         return SequenceUpdate(sequence.group.key, sequence.index, (token,), logprobs, reason)

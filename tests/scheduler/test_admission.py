@@ -100,12 +100,14 @@ def test_any_number_joins_in_one_iteration():
     assert loop.scheduler.last_plan.started_keys == (0, 1, 2, 3)
 
 
-def test_prompts_alone_are_admitted_by_free_blocks_not_their_whole_context():
-    loop = Loop(make_config(num_blocks=4, block_size=4, max_rows=4))
-    for key in range(3):
+def test_a_prompt_is_admitted_with_a_block_to_grow_for_each_running_row_not_with_its_whole_context():
+    loop = Loop(make_config(num_blocks=5, block_size=4, max_rows=4))
+    for key in range(4):
         loop.add(make_request(key, num_prompt=4, max_tokens=12))
     loop.step()
-    assert len(loop.plans[0].joins) == 3, "each whole context would need 4 blocks"
+    assert len(loop.plans[0].joins) == 3, "1 + (1 + 1) + (1 + 2); the whole context of each is 4 blocks"
+    loop.run()
+    loop.check_against_lone_runs()
 
 
 def test_nobody_overtakes_the_head_of_the_queue():

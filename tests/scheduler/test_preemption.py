@@ -7,8 +7,8 @@ from schedule_loop import Loop, make_config, make_request
 
 
 def crowded(pipeline_depth: int = 0, **changes) -> Loop:
-    """Two requests whose prompts fill the KV buffer of 4 blocks, and a third that waits."""
-    loop = Loop(make_config(num_blocks=4, block_size=4, pipeline_depth=pipeline_depth, **changes))
+    """Two requests whose prompts all but fill the KV buffer of 5 blocks, and a third that waits."""
+    loop = Loop(make_config(num_blocks=5, block_size=4, pipeline_depth=pipeline_depth, **changes))
     loop.add(make_request(0, num_prompt=7, max_tokens=6))
     loop.add(make_request(1, num_prompt=7, max_tokens=6))
     loop.add(make_request(2, num_prompt=3, max_tokens=2))
@@ -48,7 +48,7 @@ def test_a_preempted_request_goes_ahead_of_the_queue():
 
 def test_a_preempted_sequence_waits_for_its_token_in_flight():
     """Request 0 is cancelled right after the plan that preempted request 1: blocks are free, the token is not known."""
-    loop = Loop(make_config(num_blocks=4, block_size=4, pipeline_depth=2))
+    loop = Loop(make_config(num_blocks=5, block_size=4, pipeline_depth=2))
     loop.add(make_request(0, num_prompt=7, max_tokens=6))
     loop.add(make_request(1, num_prompt=7, max_tokens=6))
     step_until_preempted(loop)
@@ -65,7 +65,7 @@ def test_a_preempted_sequence_waits_for_its_token_in_flight():
 
 
 def test_the_newest_preempts_itself_when_it_is_the_one_that_needs_a_block():
-    loop = Loop(make_config(num_blocks=4, block_size=4))
+    loop = Loop(make_config(num_blocks=5, block_size=4))
     loop.add(make_request(0, num_prompt=6, max_tokens=8))
     loop.add(make_request(1, num_prompt=8, max_tokens=5))
     step_until_preempted(loop)
@@ -75,12 +75,12 @@ def test_the_newest_preempts_itself_when_it_is_the_one_that_needs_a_block():
 
 
 def test_a_request_is_preempted_in_mid_prefill_whole_and_without_a_token():
-    loop = Loop(make_config(num_blocks=8, block_size=4, prefill_token_budget=4, max_model_len=40))
+    loop = Loop(make_config(num_blocks=9, block_size=4, prefill_token_budget=2, max_model_len=40))
     loop.add(make_request(0, num_prompt=4, max_tokens=12))
     loop.add(make_request(1, num_prompt=17, max_tokens=4, n=2))
     step_until_preempted(loop)
     assert loop.received[1].tokens == [[], []]
-    assert loop.scheduler.allocator.num_used == 3, "only request 0's blocks are held"
+    assert loop.scheduler.allocator.num_used == 4, "only request 0's blocks are held"
     loop.run()
     assert loop.started == [0, 1], "it starts once; coming back is not a start"
     loop.check_against_lone_runs()
@@ -100,7 +100,7 @@ def test_a_token_in_flight_at_preemption_may_be_the_last_one():
     """EOS was sampled by the iteration before the one that preempts: the request ends without coming back."""
     preempted_with_their_last_token_in_flight = 0
     for key in range(1, 300):
-        loop = Loop(make_config(num_blocks=4, block_size=4, pipeline_depth=1))
+        loop = Loop(make_config(num_blocks=5, block_size=4, pipeline_depth=1))
         loop.add(make_request(0, num_prompt=7, max_tokens=8))
         loop.add(make_request(key, num_prompt=7, max_tokens=8, ignore_eos=False))
         loop.run()
