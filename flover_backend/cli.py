@@ -162,6 +162,9 @@ def bench(
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch, on both sides.")] = None,
 ) -> None:
     """Measure the bare engine on the CPU: fused against one after another, and alone against transformers."""
+    from flover_backend.engine.threads import set_thread_counts
+
+    set_thread_counts()
     from flover_backend.bench import BenchOptions
     from flover_backend.bench import bench as run
     from flover_backend.importer.progress import console_progress

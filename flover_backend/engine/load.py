@@ -70,7 +70,7 @@ def build_engine(config: ModelJson, model: Model, progress: Callable[[str, float
     )
     progress("warm-up", 0.0)
     activations = warm_up(model, kv, limits.max_rows, scheduler.config.prefill_budget(0))
-    _log_configuration(config, model, limits, scheduler)
+    _log_configuration(config, model, limits, kv, scheduler)
     _log_memory(model, kv, activations, free_bytes)
     return Engine(scheduler, runner), limits
 
@@ -99,7 +99,7 @@ def engine_info(config: ModelJson, model_dir: Path, engine: Engine, limits: Limi
     )
 
 
-def _log_configuration(config: ModelJson, model: Model, limits: Limits, scheduler: Scheduler) -> None:
+def _log_configuration(config: ModelJson, model: Model, limits: Limits, kv: KVBuffer, scheduler: Scheduler) -> None:
     effective = to_json(config) | {
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
@@ -108,6 +108,8 @@ def _log_configuration(config: ModelJson, model: Model, limits: Limits, schedule
         "max_tokens_limit": limits.max_tokens_limit,
         "max_tokens_default": limits.max_tokens_default,
         "max_prompt_bytes": limits.max_prompt_bytes,
+        "kv_cache_bytes": kv.num_bytes,
+        "kv_cache_tokens": kv.num_blocks * kv.block_size,
         "prefill_token_budget": {rows: scheduler.config.prefill_budget(rows) for rows in (0, 1, limits.max_rows)},
     }
     log.info("configuration: %s", json.dumps(effective))

@@ -158,7 +158,7 @@ def inverse_cdf(weights: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     """[N, V] float32 weights, [N] float64 in [0, 1) -> [N] int64: the first id whose cumulative weight exceeds u * sum.
 
     Two levels: sums of 256 ids find the block, a cumulative sum inside it finds the id. Ids of weight 0 are never
-    chosen, whatever the rounding.
+    chosen, whatever the rounding. A row of NaN (a model that overflowed) gets some id of the vocabulary.
     """
     ends = _block_sums(weights).cumsum(1)
     total = ends[:, -1:]
@@ -171,7 +171,7 @@ def inverse_cdf(weights: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     reached = (ends_inside > target) & (inside > 0)
     last_positive = (inside > 0).long().cumsum(1).argmax(1, keepdim=True)
     first = torch.where(reached.any(1, keepdim=True), reached.int().argmax(1, keepdim=True), last_positive)
-    return (block * _CDF_BLOCK + first).squeeze(1)
+    return (block * _CDF_BLOCK + first).squeeze(1).clamp_max(weights.shape[1] - 1)
 
 
 def penalize_(
@@ -194,7 +194,8 @@ def penalize_(
     at = (places[row], token)
     value = logits[at]
     value = torch.where(value > 0, value / repetition, value * repetition)
-    logits[at] = value - frequency * count - presence * (count > 0)
+    value = value - frequency * count - presence * (count > 0)
+    logits[at] = value.clamp(MASKED_LOGIT, -MASKED_LOGIT)  # a penalty near 0 must not make an infinity
 
 
 def raw_logprobs(

@@ -105,6 +105,7 @@ def test_configuration_and_memory_are_logged_once(model_dir, caplog):
     lines = [record.getMessage() for record in caplog.records]
     (configuration,) = [json.loads(line.partition(": ")[2]) for line in lines if line.startswith("configuration")]
     assert configuration["max_rows"] == 4 and configuration["max_model_len"] == 256
+    assert (configuration["kv_cache_tokens"], configuration["kv_cache_bytes"]) == (512, 33 * 16 * 256)
     assert configuration["prefill_token_budget"]["0"] == 8192
     (memory,) = [line for line in lines if line.startswith("memory")]
     assert "(32 + 1) blocks x 16 tokens x 256 bytes" in memory

@@ -197,6 +197,21 @@ def test_penalties_combine_as_defined():
             assert math.isclose(float(got[i, v]), x, rel_tol=1e-5, abs_tol=1e-5)
 
 
+def test_a_tiny_repetition_penalty_makes_no_infinity():
+    logits = torch.tensor([[3.0, -3.0, 1.0]])
+    seen, counts = torch.tensor([[True, True, False]]), torch.tensor([[0, 1, 0]], dtype=torch.int32)
+    sampling.penalize_(logits, torch.tensor([0]), seen, counts, torch.tensor([[1e-45], [-2.0], [2.0]]))
+    assert torch.isfinite(logits).all()
+    assert torch.isfinite(sampling.temper_(logits, torch.tensor([1.0]))).all()
+
+
+def test_rows_of_nan_get_an_id_of_the_vocabulary():
+    weights = torch.full((2, 300), float("nan"))
+    weights[1, 10:] = 0.5
+    tokens = sampling.inverse_cdf(weights, torch.tensor([0.5, 0.9], dtype=torch.float64)).tolist()
+    assert all(0 <= token < 300 for token in tokens)
+
+
 def test_raw_logprobs_are_those_of_log_softmax():
     logits = torch.randn(5, 300, generator=torch.Generator().manual_seed(4)) * 5
     tokens = torch.tensor([0, 10, 299, int(logits[3].argmax()), 7])
