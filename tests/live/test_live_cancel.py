@@ -10,7 +10,7 @@ import socket
 import time
 
 import pytest
-from live_metrics import finished, series, value, wait_idle, wait_running, wait_settled
+from live_metrics import finished, num_ended, series, value, wait_idle, wait_running, wait_settled
 from live_server import LiveServer, wait_for
 from triton_client import Call, arrays_of, ask, ids_of
 
@@ -98,20 +98,30 @@ def test_a_client_that_leaves_a_generate_stream(small_server: LiveServer) -> Non
     wait_cancelled(small_server, before)
 
 
-@pytest.mark.parametrize("path", ["generate", "generate_stream"])
-def test_triton_24_10_does_not_report_who_leaves_before_the_first_response(small_server: LiveServer, path: str) -> None:
-    """The request runs to its end, bounded by max_tokens."""
-    wait_idle(small_server)
-    before = {reason: finished(small_server, reason) for reason in ("cancelled", "length")}
-    body = {"input_ids": LONG_PROMPT, "stream": path == "generate_stream", "max_tokens": 20, "ignore_eos": True}
-    with open_http(small_server, path, body):
-        wait_running(small_server, 1)
-    wait_idle(small_server)
-    now = {reason: finished(small_server, reason) for reason in before}
-    if path == "generate":
-        assert now == {"cancelled": before["cancelled"], "length": before["length"] + 1}
-    else:  # the leave is reported once something is sent
-        assert sum(now.values()) == sum(before.values()) + 1
+def leave_in_prefill(server: LiveServer, path: str) -> dict[str, float]:
+    """What a request of 120 tokens, whose HTTP client leaves in its prefill, adds to the counters."""
+    names = {
+        "cancelled": series("flover_requests_finished_total", reason="cancelled"),
+        "length": series("flover_requests_finished_total", reason="length"),
+        "tokens": series("vllm:generation_tokens_total"),
+    }
+    before = wait_settled(server)
+    body = {"input_ids": LONG_PROMPT, "stream": path == "generate_stream", "max_tokens": 120, "ignore_eos": True}
+    with open_http(server, path, body):
+        wait_running(server, 1)
+    after = wait_settled(server, num_ended(before) + 1)
+    return {key: after[name] - before[name] for key, name in names.items()}
+
+
+def test_triton_24_10_does_not_report_who_leaves_a_generate(small_server: LiveServer) -> None:
+    """The request runs to its end, bounded by max_tokens and deadline_ms."""
+    assert leave_in_prefill(small_server, "generate") == {"cancelled": 0, "length": 1, "tokens": 120}
+
+
+def test_triton_24_10_reports_who_left_a_generate_stream_when_it_begins_to_send(small_server: LiveServer) -> None:
+    grown = leave_in_prefill(small_server, "generate_stream")
+    assert (grown["cancelled"], grown["length"]) == (1, 0)
+    assert 0 < grown["tokens"] < 120
 
 
 def test_a_cancel_is_seen_soon(small_server: LiveServer) -> None:

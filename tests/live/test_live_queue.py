@@ -1,24 +1,23 @@
-"""The bounded queue and deadlines, on a server of two rows and a queue of four; and what its log says."""
+"""The bounded queue and deadlines, on a server of two rows and a queue of four; and what its log says.
+
+An error's code is checked in tests/front: a stream tells its text alone, 24.10's /generate says 400 whatever the code
+is, and the header `triton_grpc_error`, which would make a stream tell the code, crashes 24.10 now and then (a race in
+its gRPC endpoint, with any model that answers from a thread).
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from live_metrics import finished, value, wait_idle, wait_running, wait_settled
 from live_server import LiveServer, wait_for
-from triton_client import CODED, Call, arrays_of, ask, ids_of, post
+from triton_client import Call, arrays_of, ask, ids_of, post
 
 ENDLESS = {"temperature": 0, "max_tokens": 1900, "ignore_eos": True}
 SHORT = {"temperature": 0, "max_tokens": 3, "ignore_eos": True}
 LONG_PROMPT = [5, 6, 7, 8] * 475
-
-
-def code_of(server: LiveServer, parameters: dict[str, Any]) -> str:
-    (answer,) = Call(server.grpc_url, arrays_of([6], parameters), headers=CODED).rest()
-    return answer.code
 
 
 @pytest.fixture
@@ -43,11 +42,10 @@ def test_a_full_queue_refuses_with_its_depth(small_server: LiveServer, full_rows
     assert value(small_server, "nv_trt_llm_request_metrics", request_type="active") == 2
     (answer,) = ask(small_server.grpc_url, [6], SHORT)
     assert "the queue is full: 4 requests" in answer.error
-    assert code_of(small_server, SHORT) == "StatusCode.UNAVAILABLE"
     status, text = post(f"{small_server.http_url}/v2/models/flover/generate", {"text_input": "And"})
     assert status == 400  # NOTE: 24.10's /generate says 400 whatever an error's code is.
     assert "the queue is full: 4 requests" in json.loads(text)["error"]
-    wait_for(lambda: value(small_server, "flover_requests_rejected_total", reason="queue_full") == refused + 3)
+    wait_for(lambda: value(small_server, "flover_requests_rejected_total", reason="queue_full") == refused + 2)
     full_rows[0].cancel()
     runs = [ids_of(call.rest()) for call in waiting]
     assert len(runs[0]) == 3
@@ -59,8 +57,7 @@ def test_a_deadline_that_passes_in_the_queue(small_server: LiveServer, full_rows
     before = finished(small_server, "deadline")
     (answer,) = ask(small_server.grpc_url, [6], SHORT | {"deadline_ms": 200})
     assert "deadline" in answer.error
-    assert code_of(small_server, SHORT | {"deadline_ms": 200}) == "StatusCode.UNAVAILABLE"
-    wait_for(lambda: finished(small_server, "deadline") == before + 2)
+    wait_for(lambda: finished(small_server, "deadline") == before + 1)
     assert ids_of([full_rows[0].next()])
 
 
@@ -85,10 +82,6 @@ def test_a_deadline_that_passes_in_decode_keeps_what_there_is(small_server: Live
 def test_a_deadline_that_does_not_pass_changes_nothing(small_server: LiveServer) -> None:
     runs = [ids_of(ask(small_server.grpc_url, [5], SHORT | more)) for more in ({}, {"deadline_ms": 86_400_000})]
     assert runs[0] == runs[1]
-
-
-def test_bad_input_has_its_own_code(small_server: LiveServer) -> None:
-    assert code_of(small_server, {"n": 0}) == "StatusCode.INVALID_ARGUMENT"
 
 
 def test_what_can_never_fit_is_refused_at_once(small_server: LiveServer, full_rows: list[Call]) -> None:

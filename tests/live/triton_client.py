@@ -23,28 +23,22 @@ class Answer:
     error: str
     final: bool
     time: float
-    code: str = ""
-    """Of an error, where Triton was asked for it (`CODED`)."""
-
-
-CODED = {"triton_grpc_error": "true"}
-"""Headers that make Triton end a stream with an error's own gRPC status; without them it tells the text alone."""
 
 
 class Call:
     """One request on a stream of its own."""
 
     def __init__(self, url: str, arrays: dict[str, np.ndarray], model: str = "flover", **options: Any) -> None:
-        """`headers`: of the stream; other `options`: of tritonclient's async_stream_infer."""
+        """`options`: of tritonclient's async_stream_infer."""
         self._answers: queue.Queue[Answer] = queue.Queue()
         self._client = grpcclient.InferenceServerClient(url)
-        self._client.start_stream(self._receive, headers=options.pop("headers", None))
+        self._client.start_stream(self._receive)
         inputs = [_input(name, array) for name, array in arrays.items()]
         self._client.async_stream_infer(model, inputs, **{"enable_empty_final_response": True} | options)
 
     def _receive(self, result: Any, error: InferenceServerException | None) -> None:
         if error is not None:
-            self._answers.put(Answer({}, error.message(), True, time.monotonic(), str(error.status())))
+            self._answers.put(Answer({}, error.message(), True, time.monotonic()))
             return
         response = result.get_response()
         outputs = {output.name: result.as_numpy(output.name) for output in response.outputs}
