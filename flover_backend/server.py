@@ -28,7 +28,9 @@ from flover_backend.lifeline import end_with_parent, shared_memory_regions
 from flover_backend.server_files import find_triton, lay_out_backends, lay_out_repository
 from flover_backend.server_log import ServerLog
 
-STOP_TIMEOUT_S = 45.0
+STOP_TIMEOUT_S = 15.0
+"""After a drain nothing is left to wait for, and an unload takes 3 s; but Triton 24.10 sometimes waits for a gRPC
+stream whose client is gone, past its own --exit-timeout-secs."""
 STUB_TIMEOUT_S = 120
 POLL_S = 0.05
 
