@@ -34,6 +34,13 @@ class ModelJson(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     device: Annotated[
         Literal["auto", "cpu", "cuda"], Meta(description="Where the engine computes. auto: a GPU if there is one.")
     ] = "auto"
+    load_format: Annotated[
+        Literal["auto", "random"],
+        Meta(
+            description="Where the weights come from. auto: the directory's safetensors; random: made on the device "
+            "from a fixed seed in the sizes of config.json, for benchmarks."
+        ),
+    ] = "auto"
     max_rows: Annotated[
         Annotated[int, Meta(ge=1, le=4096)] | None,
         Meta(description="Most sequences in one iteration. Default: 32 on the CPU, 256 on a GPU."),

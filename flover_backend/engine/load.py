@@ -11,20 +11,25 @@ from flover_backend.channel import EngineInfo
 from flover_backend.config import ModelJson, to_json
 from flover_backend.engine.costs import IterationCost
 from flover_backend.engine.engine import Engine
+from flover_backend.engine.reserve import reserve_for
 from flover_backend.engine.rowstate import RowState
 from flover_backend.engine.runner import TorchRunner
 from flover_backend.engine.sizing import (
     Limits,
+    check_weights_fit,
     free_memory,
     kv_bytes_per_token,
+    memory_parts,
+    refuse_out_of_memory,
     resolve_device,
     resolve_limits,
     resolve_num_blocks,
 )
+from flover_backend.engine.stages import StageTimes
 from flover_backend.engine.warmup import warm_up
 from flover_backend.kv.buffer import KVBuffer
 from flover_backend.models.batch import Model
-from flover_backend.models.load import load_model
+from flover_backend.models.load import load_model, weight_bytes
 from flover_backend.scheduler.config import SchedulerConfig
 from flover_backend.scheduler.scheduler import Scheduler
 
@@ -35,25 +40,38 @@ def load_engine(
     config: ModelJson, model_dir: Path, progress: Callable[[str, float], None]
 ) -> tuple[Engine, EngineInfo]:
     """Load and warm up (`LoadEngine` in engine/interface.py). Raises `ConfigError` for what an operator can mend."""
-    device = resolve_device(config.device)
-    model = load_model(model_dir, config.dtype, str(device), progress)
-    engine, limits = build_engine(config, model, progress)
+    device, times = resolve_device(config.device), StageTimes(progress)
+    needed = weight_bytes(model_dir, config.dtype, str(device), config.load_format)
+    check_weights_fit(needed, device, free_memory(device))
+    with refuse_out_of_memory("reading the weights", f"they take {needed / 2**30:.2f} GiB", device):
+        model = load_model(model_dir, config.dtype, str(device), times, config.load_format)
+    engine, limits = build_engine(config, model, times)
     info = engine_info(config, model_dir, engine, limits)
-    progress("ready", 1.0)
+    times("ready", 1.0)
+    log.info("load: %s", times.describe())
     return engine, info
 
 
 def build_engine(config: ModelJson, model: Model, progress: Callable[[str, float], None]) -> tuple[Engine, Limits]:
     """A warm engine around a loaded model."""
+    progress("building", 0.0)
     limits = resolve_limits(config, model)
+    budget = config.prefill_token_budget or IterationCost.of(model).prefill_token_budget
     free_bytes = free_memory(model.device)
-    num_blocks = resolve_num_blocks(config, limits, model, free_bytes)
-    kv = KVBuffer(
-        model.num_layers, num_blocks, config.block_size, model.num_kv_heads, model.head_dim, model.dtype, model.device
-    )
+    reserve = reserve_for(model, limits.max_rows, budget if isinstance(budget, int) else budget(0))
+    num_blocks = resolve_num_blocks(config, limits, model, free_bytes, reserve)
+    with refuse_out_of_memory("making the KV buffer", memory_parts(model, reserve, free_bytes), model.device):
+        kv = KVBuffer(
+            model.num_layers,
+            num_blocks,
+            config.block_size,
+            model.num_kv_heads,
+            model.head_dim,
+            model.dtype,
+            model.device,
+        )
     state = RowState(limits.max_rows, limits.max_model_len, config.block_size, model.vocab_size, model.device)
     runner = TorchRunner(model, kv, state)
-    budget = config.prefill_token_budget or IterationCost.of(model).prefill_token_budget
     scheduler = Scheduler(
         SchedulerConfig(
             max_rows=limits.max_rows,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from flover_backend.config import ModelJson
+from flover_backend.engine.reserve import NO_RESERVE, Reserve
 from flover_backend.errors import ConfigError
 from flover_backend.models.batch import Model
 
@@ -60,26 +63,72 @@ def kv_bytes_per_token(model: Model) -> int:
     return 2 * model.num_layers * model.num_kv_heads * model.head_dim * model.dtype.itemsize
 
 
-def resolve_num_blocks(config: ModelJson, limits: Limits, model: Model, free_bytes: int) -> int:
-    """Blocks that requests can use; `free_bytes` of memory are free now.
+def check_weights_fit(weight_bytes: int, device: torch.device, free_bytes: int) -> None:
+    """Raise `ConfigError` where a GPU has less than the weights take; nothing is allocated yet. A CPU may swap."""
+    if device.type != "cpu" and weight_bytes > free_bytes:
+        raise ConfigError(
+            f"the weights take {_size(weight_bytes)}; {_size(free_bytes)} of the GPU are free: free some of it "
+            "(another process may hold it), or set dtype to a smaller one, or serve a smaller model"
+        )
+
+
+def resolve_num_blocks(
+    config: ModelJson,
+    limits: Limits,
+    model: Model,
+    free_bytes: int,
+    reserve: Reserve = NO_RESERVE,
+) -> int:
+    """Blocks that requests can use; `free_bytes` of memory are free now, of which `reserve` is kept.
 
     Raises `ConfigError` with the arithmetic where they cannot be had, or cannot hold one request of max_model_len.
     """
     block_bytes = config.block_size * kv_bytes_per_token(model)
     needed = -(-limits.max_model_len // config.block_size)
-    num_blocks, asked = _asked_blocks(config, model, block_bytes, needed * limits.max_rows, free_bytes)
+    usable_bytes = max(0, free_bytes - reserve.total)
+    num_blocks, asked = _asked_blocks(config, model, block_bytes, needed * limits.max_rows, usable_bytes)
     if num_blocks < needed:
         raise ConfigError(
-            f"the KV buffer ({asked}) holds {num_blocks} blocks of {config.block_size} tokens, {block_bytes} bytes "
-            f"each; one request of max_model_len {limits.max_model_len} needs {needed} blocks = "
+            f"the KV buffer ({asked}) holds {max(0, num_blocks)} blocks of {config.block_size} tokens, {block_bytes} "
+            f"bytes each; one request of max_model_len {limits.max_model_len} needs {needed} blocks = "
             f"{needed * block_bytes} bytes: lower max_model_len or give kv_cache_bytes that much"
+            f"{_on_gpu(model, reserve, free_bytes)}"
         )
-    if (num_blocks + 1) * block_bytes > free_bytes:
+    if (num_blocks + 1) * block_bytes > usable_bytes:
         raise ConfigError(
-            f"the KV buffer ({asked}) takes {(num_blocks + 1) * block_bytes} bytes; {free_bytes} are free beside the "
-            f"weights of {model.weight_bytes}: lower it, or max_model_len with it"
+            f"the KV buffer ({asked}) takes {(num_blocks + 1) * block_bytes} bytes; {usable_bytes} are free beside the "
+            f"weights of {model.weight_bytes}: lower it, or max_model_len with it{_on_gpu(model, reserve, free_bytes)}"
         )
     return num_blocks
+
+
+def _on_gpu(model: Model, reserve: Reserve, free_bytes: int) -> str:
+    """The rest of a refusal's arithmetic."""
+    return f" ({memory_parts(model, reserve, free_bytes)})" if reserve.total else ""
+
+
+def memory_parts(model: Model, reserve: Reserve, free_bytes: int) -> str:
+    """What lies on the GPU and what is kept free of KV; `free_bytes` were free after the weights."""
+    return (
+        f"weights {_size(model.weight_bytes)}, activations {_size(reserve.activations)}, graphs "
+        f"{_size(reserve.graphs)}, free after the weights {_size(free_bytes)}"
+    )
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB"
+
+
+@contextmanager
+def refuse_out_of_memory(doing: str, arithmetic: str, device: torch.device) -> Iterator[None]:
+    """Turn the allocator's error into a `ConfigError` that says what was being allocated and how the sum was made."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise ConfigError(
+            f"out of memory while {doing}: {arithmetic}; {_size(free_memory(device))} are free now: lower "
+            "kv_cache_bytes or kv_cache_fraction, max_rows or prefill_token_budget"
+        ) from None
 
 
 def _asked_blocks(config: ModelJson, model: Model, block_bytes: int, usable: int, free_bytes: int) -> tuple[int, str]:

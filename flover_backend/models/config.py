@@ -43,6 +43,11 @@ class ModelConfig:
     dtype: str | None
     """float32, float16 or bfloat16 as config.json says; None when it does not say."""
 
+    @property
+    def activation_width(self) -> int:
+        """Elements that a token takes at the widest moment of a layer."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaConfig(ModelConfig):
@@ -57,6 +62,12 @@ class LlamaConfig(ModelConfig):
     mlp_bias: bool
     qk_norm: bool
     tie_word_embeddings: bool
+
+    @property
+    def activation_width(self) -> int:
+        """Residual and normed input, and the wider of queries, keys, values and what they give, or the gated halves."""
+        queries, pairs = self.num_attention_heads * self.head_dim, 2 * self.num_key_value_heads * self.head_dim
+        return 2 * self.hidden_size + max(2 * queries + pairs, 3 * self.intermediate_size)
 
     def __post_init__(self) -> None:
         if self.num_attention_heads % self.num_key_value_heads:

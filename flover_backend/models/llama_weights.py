@@ -7,13 +7,13 @@ import torch
 from flover_backend.kernels.linear import Linear
 from flover_backend.models.config import LlamaConfig
 from flover_backend.models.llama import LlamaLayer, LlamaModel
-from flover_backend.models.weights import WeightFiles
+from flover_backend.models.weights import Weights
 
 EMBEDDING = "model.embed_tokens.weight"
 LM_HEAD = "lm_head.weight"
 
 
-def build_llama(config: LlamaConfig, weights: WeightFiles) -> LlamaModel:
+def build_llama(config: LlamaConfig, weights: Weights) -> LlamaModel:
     """Take every tensor. Raises `ConfigError` naming missing, misshapen and surplus ones."""
     shape = (config.vocab_size, config.hidden_size)
     embedding = weights.take(EMBEDDING, shape)
@@ -24,7 +24,7 @@ def build_llama(config: LlamaConfig, weights: WeightFiles) -> LlamaModel:
     return LlamaModel(config, embedding, layers, final_norm, lm_head)
 
 
-def _layer(config: LlamaConfig, weights: WeightFiles, prefix: str) -> LlamaLayer:
+def _layer(config: LlamaConfig, weights: Weights, prefix: str) -> LlamaLayer:
     hidden, inner, dim = config.hidden_size, config.intermediate_size, config.head_dim
     heads, kv_heads = config.num_attention_heads * dim, config.num_key_value_heads * dim
     attn, mlp = prefix + "self_attn.", prefix + "mlp."
@@ -43,7 +43,7 @@ def _layer(config: LlamaConfig, weights: WeightFiles, prefix: str) -> LlamaLayer
 
 
 def _linear(
-    weights: WeightFiles, prefix: str, names: tuple[str, ...], rows: tuple[int, ...], columns: int, has_bias: bool
+    weights: Weights, prefix: str, names: tuple[str, ...], rows: tuple[int, ...], columns: int, has_bias: bool
 ) -> Linear:
     """Several projections of the same input as one product."""
     weight = weights.take_stacked([f"{prefix}{n}.weight" for n in names], [(r, columns) for r in rows])

@@ -17,7 +17,8 @@ from flover_backend.errors import ConfigError
 from flover_backend.models.batch import Model
 from flover_backend.models.config import DIALECTS, ModelConfig, parse_llama
 from flover_backend.models.llama_weights import EMBEDDING, build_llama
-from flover_backend.models.weights import Progress, WeightFiles
+from flover_backend.models.random_weights import RandomWeights, ShapesOnly
+from flover_backend.models.weights import Progress, WeightFiles, Weights
 
 Config = TypeVar("Config", bound=ModelConfig)
 
@@ -28,7 +29,7 @@ class Architecture(Generic[Config]):
 
     parse: Callable[[str, dict[str, Any], dict[str, Any]], Config]
     """(architecture, config.json, generation_config.json) -> configuration"""
-    build: Callable[[Config, WeightFiles], Model]
+    build: Callable[[Config, Weights], Model]
     dtype_tensor: str
     """Whose dtype is the checkpoint's, where config.json names none."""
 
@@ -45,19 +46,34 @@ def read_model_config(model_dir: Path) -> ModelConfig:
     return _read(model_dir)[1]
 
 
-def load_model(model_dir: Path, dtype: str, device: str, progress: Progress) -> Model:
+def load_model(model_dir: Path, dtype: str, device: str, progress: Progress, load_format: str = "auto") -> Model:
     """Load a directory's model onto `device` (a torch device string).
 
-    dtype: float32, float16, bfloat16, or auto: float32 on the CPU, elsewhere the checkpoint's. `progress` is called
-    with a stage and a fraction 0 .. 1. Raises `ConfigError` when anything is missing, misshapen or not supported.
+    dtype: float32, float16, bfloat16, or auto: float32 on the CPU, elsewhere the checkpoint's. load_format: auto, or
+    random: weights of config.json's sizes that come from no file. `progress` is called with a stage and a fraction
+    0 .. 1. Raises `ConfigError` when anything is missing, misshapen or not supported.
     """
     architecture, config = _read(model_dir)
     place = torch.device(device)
-    with WeightFiles(model_dir, resolve_dtype(dtype, place, model_dir), place, progress) as weights:
+    torch_dtype = resolve_dtype(dtype, place, model_dir, load_format)
+    if load_format == "random":
+        total = _weight_bytes(architecture, config, torch_dtype)
+        return architecture.build(config, RandomWeights(torch_dtype, place, progress, total))
+    with WeightFiles(model_dir, torch_dtype, place, progress) as weights:
         return architecture.build(config, weights)
 
 
-def resolve_dtype(dtype: str, device: torch.device, model_dir: Path) -> torch.dtype:
+def weight_bytes(model_dir: Path, dtype: str, device: str, load_format: str = "auto") -> int:
+    """What `load_model` with these arguments allocates for weights on a GPU (a CPU may keep packed copies)."""
+    architecture, config = _read(model_dir)
+    return _weight_bytes(architecture, config, resolve_dtype(dtype, torch.device(device), model_dir, load_format))
+
+
+def _weight_bytes(architecture: Architecture[Any], config: ModelConfig, dtype: torch.dtype) -> int:
+    return architecture.build(config, ShapesOnly(dtype)).weight_bytes
+
+
+def resolve_dtype(dtype: str, device: torch.device, model_dir: Path, load_format: str = "auto") -> torch.dtype:
     """The dtype that `load_model` takes: `auto` is float32 on the CPU, elsewhere the checkpoint's."""
     if dtype != "auto":
         if dtype not in _DTYPES:
@@ -68,6 +84,11 @@ def resolve_dtype(dtype: str, device: torch.device, model_dir: Path) -> torch.dt
     architecture, config = _read(model_dir)
     if config.dtype is not None:
         return _DTYPES[config.dtype]
+    if load_format == "random":
+        raise ConfigError(
+            f"{model_dir / 'config.json'}: dtype is missing, and with load_format random there is no weight file to "
+            f"take it from; set dtype to one of {', '.join(_DTYPES)}"
+        )
     with WeightFiles(model_dir, torch.float32, device, lambda stage, fraction: None) as weights:
         return weights.stored_dtype(architecture.dtype_tensor)
 

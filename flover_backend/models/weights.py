@@ -2,6 +2,7 @@
 
 `WeightFiles` hands out tensors by name and shape and knows in the end which were never asked for: missing, misshapen
 and surplus ones fail the load. Only harmless leftovers of old checkpoints may stay behind, by name. Knows no model.
+On a GPU a tensor is filled behind the caller's back, by models/device_reader.py, until `finish` returns.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from flover_backend.errors import ConfigError
+from flover_backend.models.device_reader import DeviceReader
 
 Progress = Callable[[str, float], None]
 """(stage, fraction 0 .. 1)"""
@@ -24,8 +26,24 @@ Progress = Callable[[str, float], None]
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _LEFTOVERS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)$")
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _SHOWN = 5
+
+
+class Weights(Protocol):
+    """Where a model's tensors come from, one after another: files, or models/random_weights.py."""
+
+    def take(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """A tensor in the load's dtype on its device, the caller's own. Its values are there after `finish`."""
+        ...
+
+    def take_stacked(self, names: Iterable[str], shapes: Iterable[tuple[int, ...]]) -> torch.Tensor:
+        """Several tensors as one, along their first dimension."""
+        ...
+
+    def finish(self, leftovers: tuple[str, ...] = ()) -> None:
+        """After the last `take`: every tensor holds its values. `leftovers` may stay untaken."""
+        ...
 
 
 class WeightFiles:
@@ -36,12 +54,16 @@ class WeightFiles:
         self._files = {name: _open(model_dir / name) for name in _file_names(model_dir)}
         self._where = {key: file for file in self._files.values() for key in file.keys()}  # noqa: SIM118
         self._untaken = dict.fromkeys(self._where)
+        self._reader: DeviceReader | None = None
+        self._data: dict[str, tuple[Path, int]] = {}
         _check_index(model_dir, self._where)
 
     def __enter__(self) -> WeightFiles:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._reader is not None:
+            self._reader.close()
         self._files.clear()
         self._where.clear()
 
@@ -49,24 +71,25 @@ class WeightFiles:
         return name in self._where
 
     def take(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        """A copy of the tensor in the load's dtype on its device. Raises `ConfigError` when missing or misshapen."""
-        if name not in self._where:
-            raise ConfigError(f"{self._model_dir}: tensor {name} is missing; expected shape {list(shape)}")
-        tensor: torch.Tensor = self._where[name].get_tensor(name)
-        if tuple(tensor.shape) != shape:
-            raise ConfigError(
-                f"{self._model_dir}: tensor {name} has shape {list(tensor.shape)}; config.json asks for {list(shape)}"
-            )
-        if tensor.dtype not in _DTYPES:
-            allowed = ", ".join(str(d).removeprefix("torch.") for d in _DTYPES)
-            raise ConfigError(f"{self._model_dir}: tensor {name} is {tensor.dtype}; allowed: {allowed}")
+        """The tensor in the load's dtype on its device. Raises `ConfigError` when missing or misshapen."""
+        stored = self._check(name, shape)
         self._untaken.pop(name, None)
+        if self._device.type != "cpu":
+            return self._fill([name], [stored], torch.empty(shape, dtype=self._dtype, device=self._device))
         self._progress("weights", 1 - len(self._untaken) / len(self._where))
+        tensor: torch.Tensor = self._where[name].get_tensor(name)
         return tensor.to(device=self._device, dtype=self._dtype, copy=True)
 
     def take_stacked(self, names: Iterable[str], shapes: Iterable[tuple[int, ...]]) -> torch.Tensor:
         """Several tensors as one, along their first dimension."""
-        return torch.cat([self.take(name, shape) for name, shape in zip(names, shapes, strict=True)])
+        if self._device.type == "cpu":
+            return torch.cat([self.take(name, shape) for name, shape in zip(names, shapes, strict=True)])
+        names, shapes = list(names), list(shapes)
+        stored = [self._check(name, shape) for name, shape in zip(names, shapes, strict=True)]
+        for name in names:
+            self._untaken.pop(name, None)
+        shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        return self._fill(names, stored, torch.empty(shape, dtype=self._dtype, device=self._device))
 
     def stored_dtype(self, name: str) -> torch.dtype:
         """The dtype that the file holds the tensor in."""
@@ -75,13 +98,52 @@ class WeightFiles:
         return self._where[name].get_slice(name)[:0].dtype  # type: ignore[no-any-return]
 
     def finish(self, leftovers: tuple[str, ...] = ()) -> None:
-        """Raise `ConfigError` naming tensors that nobody took, but for harmless ones and those named here."""
+        """Wait for the values. Raise `ConfigError` naming tensors that nobody took, but for harmless ones and those
+        named here."""
         surplus = [n for n in self._untaken if n not in leftovers and not _LEFTOVERS.search(n)]
         if surplus:
             shown = ", ".join(surplus[:_SHOWN]) + (
                 f" and {len(surplus) - _SHOWN} more" if len(surplus) > _SHOWN else ""
             )
             raise ConfigError(f"{self._model_dir}: unknown tensors {shown}; config.json describes a model without them")
+        if self._reader is not None:
+            self._reader.wait(lambda fraction: self._progress("weights", fraction))
+
+    def _check(self, name: str, shape: tuple[int, ...]) -> torch.dtype:
+        """The dtype that the file holds the tensor in."""
+        if name not in self._where:
+            raise ConfigError(f"{self._model_dir}: tensor {name} is missing; expected shape {list(shape)}")
+        stored = self._where[name].get_slice(name)
+        if tuple(stored.get_shape()) != shape:
+            raise ConfigError(
+                f"{self._model_dir}: tensor {name} has shape {stored.get_shape()}; config.json asks for {list(shape)}"
+            )
+        if stored.get_dtype() not in _DTYPES:
+            allowed = ", ".join(str(d).removeprefix("torch.") for d in _DTYPES.values())
+            raise ConfigError(f"{self._model_dir}: tensor {name} is {stored[:0].dtype}; allowed: {allowed}")
+        return _DTYPES[stored.get_dtype()]
+
+    def _fill(self, names: list[str], stored: list[torch.dtype], out: torch.Tensor) -> torch.Tensor:
+        """Begin to fill `out` with the tensors, one after another along the first dimension."""
+        if self._reader is None:
+            self._reader = DeviceReader(self._device)
+            self._data = {key: place for name in self._files for key, place in _places(self._model_dir / name).items()}
+        first = 0
+        for name, dtype in zip(names, stored, strict=True):
+            rows = self._where[name].get_slice(name).get_shape()[0]
+            self._reader.read(*self._data[name], dtype, out[first : first + rows])
+            first += rows
+        return out
+
+
+def _places(path: Path) -> dict[str, tuple[Path, int]]:
+    """Where each tensor's bytes begin, from the file's header, which `safe_open` has checked before."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return {
+        name: (path, 8 + length + entry["data_offsets"][0]) for name, entry in header.items() if name != "__metadata__"
+    }
 
 
 def _file_names(model_dir: Path) -> list[str]:
