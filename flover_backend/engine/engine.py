@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 from flover_backend.channel import Iteration
-from flover_backend.engine.interface import EngineGauges, RequestEnded, SequenceUpdate, StepStats
-from flover_backend.engine.runner import TorchRunner
+from flover_backend.engine.interface import EngineGauges, RequestEnded, Runner, SequenceUpdate, StepStats
 from flover_backend.request import Request
 from flover_backend.scheduler.plan import Plan
 from flover_backend.scheduler.scheduler import Scheduler
@@ -15,7 +14,7 @@ from flover_backend.scheduler.scheduler import Scheduler
 class Engine:
     """`EngineCore` (engine/interface.py): owns one scheduler and one runner, whose limits agree. One thread."""
 
-    def __init__(self, scheduler: Scheduler, runner: TorchRunner) -> None:
+    def __init__(self, scheduler: Scheduler, runner: Runner) -> None:
         self.scheduler = scheduler
         self.runner = runner
         self.last_stats: StepStats | None = None
@@ -83,5 +82,9 @@ class Engine:
             free_blocks=self.scheduler.allocator.num_free,
         )
         return StepStats(
-            iteration, planned.started_keys, planned.preemptions, self.runner.bytes_moved, self.runner.reorder_seconds
+            iteration,
+            planned.started_keys,
+            planned.preemptions,
+            self.runner.bytes_moved,
+            self.runner.take_reorder_seconds(),
         )

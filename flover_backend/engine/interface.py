@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flover_backend.channel import EngineInfo, Iteration
 from flover_backend.config import ModelJson
 from flover_backend.request import FinishReason, Request
 from flover_backend.scheduler.plan import Plan, StepResult, TokenLogprobs
+
+if TYPE_CHECKING:
+    from flover_backend.kv.buffer import KVBuffer
+    from flover_backend.models.batch import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +69,19 @@ class EngineGauges:
 class Runner(Protocol):
     """Applies plans to the device."""
 
+    model: Model
+    kv: KVBuffer
     pipeline_depth: int
     """0: `run` returns this plan's result. 1: the previous plan's (None the first time)."""
+
+    @property
+    def bytes_moved(self) -> int:
+        """By the latest plan's reorder step."""
+        ...
+
+    def take_reorder_seconds(self) -> float:
+        """How long the reorder steps took that ended since this was asked before."""
+        ...
 
     def run(self, plan: Plan) -> StepResult | None:
         """Launch `plan`; return the result of plan `plan.step - pipeline_depth`, None where there is none."""

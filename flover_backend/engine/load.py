@@ -11,7 +11,7 @@ from flover_backend.channel import EngineInfo
 from flover_backend.config import ModelJson, to_json
 from flover_backend.engine.costs import IterationCost
 from flover_backend.engine.engine import Engine
-from flover_backend.engine.reserve import reserve_for
+from flover_backend.engine.interface import Runner
 from flover_backend.engine.rowstate import RowState
 from flover_backend.engine.runner import TorchRunner
 from flover_backend.engine.sizing import (
@@ -19,7 +19,6 @@ from flover_backend.engine.sizing import (
     check_weights_fit,
     free_memory,
     kv_bytes_per_token,
-    memory_parts,
     refuse_out_of_memory,
     resolve_device,
     resolve_limits,
@@ -54,43 +53,45 @@ def load_engine(
 
 def build_engine(config: ModelJson, model: Model, progress: Callable[[str, float], None]) -> tuple[Engine, Limits]:
     """A warm engine around a loaded model."""
-    progress("building", 0.0)
     limits = resolve_limits(config, model)
-    budget = config.prefill_token_budget or IterationCost.of(model).prefill_token_budget
     free_bytes = free_memory(model.device)
-    reserve = reserve_for(model, limits.max_rows, budget if isinstance(budget, int) else budget(0))
-    num_blocks = resolve_num_blocks(config, limits, model, free_bytes, reserve)
-    with refuse_out_of_memory("making the KV buffer", memory_parts(model, reserve, free_bytes), model.device):
-        kv = KVBuffer(
-            model.num_layers,
-            num_blocks,
-            config.block_size,
-            model.num_kv_heads,
-            model.head_dim,
-            model.dtype,
-            model.device,
-        )
-    state = RowState(limits.max_rows, limits.max_model_len, config.block_size, model.vocab_size, model.device)
-    runner = TorchRunner(model, kv, state)
-    scheduler = Scheduler(
-        SchedulerConfig(
-            max_rows=limits.max_rows,
-            max_model_len=limits.max_model_len,
-            block_size=config.block_size,
-            num_blocks=num_blocks,
-            reorder=config.reorder,
-            prefill_token_budget=budget,
-            max_queued_requests=config.max_queued_requests,
-            max_queued_tokens=config.max_queued_tokens,
-            pipeline_depth=runner.pipeline_depth,
-            eos_token_ids=model.eos_token_ids,
-        )
+    num_blocks = resolve_num_blocks(config, limits, model, free_bytes)
+    kv = KVBuffer(
+        model.num_layers, num_blocks, config.block_size, model.num_kv_heads, model.head_dim, model.dtype, model.device
+    )
+    scheduler_config = SchedulerConfig(
+        max_rows=limits.max_rows,
+        max_model_len=limits.max_model_len,
+        block_size=config.block_size,
+        num_blocks=num_blocks,
+        reorder=config.reorder,
+        prefill_token_budget=config.prefill_token_budget or IterationCost.of(model).prefill_token_budget,
+        max_queued_requests=config.max_queued_requests,
+        max_queued_tokens=config.max_queued_tokens,
+        pipeline_depth=1 if model.device.type == "cuda" else 0,
+        eos_token_ids=model.eos_token_ids,
     )
     progress("warm-up", 0.0)
-    activations = warm_up(model, kv, limits.max_rows, scheduler.config.prefill_budget(0))
-    _log_configuration(config, model, limits, kv, scheduler)
+    runner, activations = _warm_runner(model, kv, scheduler_config, progress)
+    _log_configuration(config, model, limits, kv, scheduler_config)
     _log_memory(model, kv, activations, free_bytes)
-    return Engine(scheduler, runner), limits
+    return Engine(Scheduler(scheduler_config), runner), limits
+
+
+def _warm_runner(
+    model: Model, kv: KVBuffer, config: SchedulerConfig, progress: Callable[[str, float], None]
+) -> tuple[Runner, int]:
+    """A runner that is fast from its first plan on, and the bytes that activations and graphs took."""
+    max_prompt = max(config.prefill_budget(rows) for rows in range(config.max_rows + 1))
+    if model.device.type == "cuda":
+        from flover_backend.engine.gpu.build import build_gpu_runner
+
+        free_before = free_memory(model.device)
+        gpu_runner = build_gpu_runner(model, kv, config, max_prompt, lambda done: progress("graphs", done))
+        return gpu_runner, free_before - free_memory(model.device)
+    activations = warm_up(model, kv, config.max_rows, max_prompt)
+    state = RowState(config.max_rows, config.max_model_len, config.block_size, model.vocab_size, model.device)
+    return TorchRunner(model, kv, state, config.pipeline_depth), activations
 
 
 def engine_info(config: ModelJson, model_dir: Path, engine: Engine, limits: Limits) -> EngineInfo:
@@ -117,7 +118,9 @@ def engine_info(config: ModelJson, model_dir: Path, engine: Engine, limits: Limi
     )
 
 
-def _log_configuration(config: ModelJson, model: Model, limits: Limits, kv: KVBuffer, scheduler: Scheduler) -> None:
+def _log_configuration(
+    config: ModelJson, model: Model, limits: Limits, kv: KVBuffer, scheduler_config: SchedulerConfig
+) -> None:
     effective = to_json(config) | {
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
@@ -128,7 +131,7 @@ def _log_configuration(config: ModelJson, model: Model, limits: Limits, kv: KVBu
         "max_prompt_bytes": limits.max_prompt_bytes,
         "kv_cache_bytes": kv.num_bytes,
         "kv_cache_tokens": kv.num_blocks * kv.block_size,
-        "prefill_token_budget": {rows: scheduler.config.prefill_budget(rows) for rows in (0, 1, limits.max_rows)},
+        "prefill_token_budget": {rows: scheduler_config.prefill_budget(rows) for rows in (0, 1, limits.max_rows)},
     }
     log.info("configuration: %s", json.dumps(effective))
 

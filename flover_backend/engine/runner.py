@@ -30,9 +30,9 @@ class TorchRunner:
         self.state = state
         self.pipeline_depth = pipeline_depth
         self.sampler = Sampler(state, model.eos_token_ids, record_margins)
-        self.reorder_seconds = 0.0
-        """Time that the latest plan's moves took; `bytes_moved` is what they moved."""
         self.bytes_moved = 0
+        """By the latest plan's moves."""
+        self._reorder_seconds = 0.0
         self._held: deque[StepResult] = deque()
 
     @torch.inference_mode()
@@ -43,14 +43,19 @@ class TorchRunner:
         self._held.append(StepResult(plan.step, []) if plan.is_empty else self._iterate(plan))
         return self._held.popleft() if len(self._held) > self.pipeline_depth else None
 
+    def take_reorder_seconds(self) -> float:
+        """How long the moves took since this was asked before."""
+        seconds, self._reorder_seconds = self._reorder_seconds, 0.0
+        return seconds
+
     def _reorder(self, plan: Plan) -> None:
-        self.reorder_seconds, self.bytes_moved = 0.0, 0
+        self.bytes_moved = 0
         if not plan.block_moves and not plan.row_moves:
             return
         started = time.perf_counter()
         self.kv.copy_blocks(plan.block_moves)
         self.state.move(plan.row_moves)
-        self.reorder_seconds = time.perf_counter() - started
+        self._reorder_seconds += time.perf_counter() - started
         self.bytes_moved = len(plan.block_moves) * self.kv.bytes_per_block
         self.bytes_moved += len(plan.row_moves) * self.state.bytes_per_row
 

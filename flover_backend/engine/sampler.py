@@ -31,6 +31,14 @@ class Logprobs:
     top_values: torch.Tensor
     top_ids: torch.Tensor
 
+    def start_copy(self) -> Logprobs:
+        """The same on the host once the device gets there: ask `to_host` of it only behind an event."""
+        tensors = (self.chosen, self.rank, self.top_values, self.top_ids)
+        copies = [torch.empty(t.shape, dtype=t.dtype, pin_memory=t.is_cuda) for t in tensors]
+        for copy, tensor in zip(copies, tensors, strict=True):
+            copy.copy_(tensor, non_blocking=True)
+        return Logprobs(self.entries, self.num_top, *copies)
+
     def to_host(self) -> dict[int, TokenLogprobs]:
         """By entry; waits for the device."""
         columns = (self.chosen.tolist(), self.rank.tolist(), self.top_ids.tolist(), self.top_values.tolist())

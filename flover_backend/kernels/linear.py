@@ -24,6 +24,12 @@ class Linear:
         self.packed = can_pack(weight)
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.packed else weight
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """[out_features, in_features]; only where it is not packed."""
+        assert not self.packed
+        return self._weight
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[N, in_features] -> [N, out_features], same dtype."""
         if not self.packed:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
+    from flover_backend.kernels.prepare import PreparedTokens
     from flover_backend.kv.buffer import KVBuffer
 
 
@@ -42,6 +45,7 @@ class Model(Protocol):
     """A decoder-only language model. Holds weights; knows nothing of rows, requests or scheduling."""
 
     num_layers: int
+    num_heads: int
     num_kv_heads: int
     head_dim: int
     vocab_size: int
@@ -58,4 +62,31 @@ class Model(Protocol):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[N, hidden_size] -> [N, vocab_size] float32."""
+        ...
+
+    def fused(self) -> FusedModel:
+        """The same model in fused GPU kernels. Needs Triton."""
+        ...
+
+
+class FusedModel(Protocol):
+    """A model whose launches depend on the number of tokens alone, so that graphs can hold them."""
+
+    hidden_size: int
+    dtype: torch.dtype
+
+    def forward(
+        self,
+        tokens: PreparedTokens,
+        kv: KVBuffer,
+        attend: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        """Write the tokens' keys and values into `kv`; hidden states [T, hidden_size] after the final norm.
+
+        attend: (query [T, heads, head_dim], a layer's keys, its values) -> [T, heads * head_dim].
+        """
+        ...
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[S, hidden_size] -> [S, vocab_size] in the model's dtype."""
         ...

@@ -1,0 +1,37 @@
+"""Sizes that graphs are captured for. A batch runs in the smallest one that holds it, padded with dead rows."""
+
+from __future__ import annotations
+
+import bisect
+
+MAX_GRAPHED_TOKENS = 1024
+"""Mixed iterations of more tokens run without a graph, with no padding: their kernels outlast their launches."""
+
+
+def row_buckets(max_rows: int) -> list[int]:
+    """Decoding rows: doubling up to 8, then steps of at most an eighth (and 8 at least), up to `max_rows` or above."""
+    sizes = [1, 2, 4, 8]
+    while sizes[-1] < max_rows:
+        sizes.append(sizes[-1] + max(8, _step(sizes[-1])))
+    return sizes[: bisect.bisect_left(sizes, max_rows) + 1]
+
+
+def token_buckets(max_tokens: int) -> list[int]:
+    """Tokens of mixed iterations, up to `max_tokens` or above, at most `MAX_GRAPHED_TOKENS`."""
+    sizes = [16]
+    while sizes[-1] < min(max_tokens, MAX_GRAPHED_TOKENS):
+        sizes.append(sizes[-1] + max(16, _step(sizes[-1])))
+    return sizes
+
+
+def bucket_of(sizes: list[int], count: int) -> int:
+    """The smallest size that is at least `count`. Raises ValueError above the largest."""
+    place = bisect.bisect_left(sizes, count)
+    if place == len(sizes):
+        raise ValueError(f"{count} given; the largest size is {sizes[-1]}")
+    return sizes[place]
+
+
+def _step(size: int) -> int:
+    """The power of two that is an eighth of `size` or a little less."""
+    return 1 << max(0, size.bit_length() - 4)

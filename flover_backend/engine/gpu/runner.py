@@ -1,0 +1,75 @@
+"""Applies plans on a GPU: each iteration is a few uploads and a graph or two, launched while the one before still runs.
+
+Decides nothing; knows no request. The order within a plan is scheduler/plan.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from flover_backend.engine.gpu.iteration import Sampled
+from flover_backend.engine.gpu.logprobs import start_logprobs
+from flover_backend.engine.gpu.mover import Mover
+from flover_backend.engine.gpu.programs import Programs
+from flover_backend.engine.gpu.results import Results
+from flover_backend.engine.gpu.rows import DeviceRows
+from flover_backend.kv.buffer import KVBuffer
+from flover_backend.models.batch import Model
+from flover_backend.scheduler.plan import Plan, StepResult
+
+
+class GpuRunner:
+    """`Runner` (engine/interface.py). With `pipeline_depth` 1 the result of a plan is read one plan later."""
+
+    def __init__(
+        self, model: Model, kv: KVBuffer, rows: DeviceRows, programs: Programs, mover: Mover, pipeline_depth: int
+    ) -> None:
+        self.model, self.kv, self.state = model, kv, rows
+        self.pipeline_depth = pipeline_depth
+        self._programs, self._mover = programs, mover
+        self._results = Results(rows.num_rows, pipeline_depth + 2, rows.device)
+
+    @property
+    def bytes_moved(self) -> int:
+        """What the latest plan's moves moved."""
+        return self._mover.bytes_moved
+
+    def take_reorder_seconds(self) -> float:
+        """How long the moves took that have ended on the device since this was asked before."""
+        return self._mover.take_seconds()
+
+    @torch.inference_mode()
+    def run(self, plan: Plan) -> StepResult | None:
+        """Launch `plan`; return the result of plan `plan.step - pipeline_depth`, None where there is none."""
+        with self._on_stream():
+            self._mover.move(plan)
+            self.state.apply(plan)
+            self._launch(plan)
+        return self._results.pop() if len(self._results) > self.pipeline_depth else None
+
+    def _on_stream(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._programs.stream is None else torch.cuda.stream(self._programs.stream)
+
+    def _launch(self, plan: Plan) -> None:
+        if plan.is_empty:
+            self._results.push_nothing(plan.step)
+        elif not plan.chunks and len(plan.decode_rows) + len(plan.idle_rows) == plan.num_rows:
+            self._push(plan, self._programs.decode(plan), plan.decode_rows)
+        else:
+            sampled = self._programs.mixed(plan)
+            self._mover.copy_blocks(plan.block_copies)
+            if sampled is None:
+                self._results.push_nothing(plan.step)
+            else:
+                self._push(plan, sampled, range(len(plan.sampled_rows())))
+
+    def _push(self, plan: Plan, sampled: Sampled, places: Sequence[int]) -> None:
+        """Entry `places[i]` of what was sampled is `plan.sampled_rows()[i]`'s."""
+        logprobs = None
+        if self.state.occupants.num_logprobs:
+            params = [self.state.params[row] for row in plan.sampled_rows()]
+            logprobs = start_logprobs(sampled, params, places)
+        self._results.push(plan.step, sampled.token_ids, places, logprobs)

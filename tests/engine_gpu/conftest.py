@@ -1,0 +1,21 @@
+"""The GPU engine's tests: on the GPU where there is one, else its kernels on Triton's interpreter, without graphs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ENGINE_TESTS = Path(__file__).parent.parent / "engine"
+sys.path.insert(0, str(ENGINE_TESTS))
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+HAS_GPU = torch.cuda.is_available() and not INTERPRETED
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if HAS_GPU else torch.device("cpu")
