@@ -1,0 +1,486 @@
+"""Attention of decode tokens over the blocks of one layer's KV buffer, split over the sequence; one launch a layer.
+
+Flash-decoding (Dao et al. 2023) with the work cut as stream-K cuts it (Osama et al. 2023, arXiv 2301.03598): the
+sequences of all tokens, laid end to end in quanta of `QUANTUM` positions, are cut into as many equal pieces as programs
+can run at once, so every program streams the same number of bytes whatever the mix of lengths. A piece may begin inside
+one sequence and end inside another; a sequence that spans several pieces leaves a partial result in each, and the
+program that arrives last combines them. `plan` cuts, once an iteration, from lengths on the device.
+
+Knows block tables and lengths; nothing of rows' state or of the model. Reference: kernels/attention.py.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from flover_backend.kernels.gpu.dependent_launch import let_next_start, overlap, wait_for_previous
+
+QUANTUM = 16
+"""Positions; where sequences may be cut."""
+_PLAN_BLOCK = 1024
+
+
+@triton.jit
+def _plan_kernel(
+    decode_lens,
+    token_rows,
+    segments,
+    pieces,
+    num_tokens,
+    QUANTUM: tl.constexpr,
+    MIN_QUANTA: tl.constexpr,
+    BLOCK: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):
+    """Program p cuts piece p: pieces [P, 4] int32 (first segment, begin, end, quanta a piece), begin and end in quanta.
+
+    Program 0 also writes segments [T, 4] int32, of the tokens that decode: (token, row, length, begin).
+    """
+    piece = tl.program_id(0)
+    wait_for_previous(OVERLAP)
+    let_next_start(OVERLAP)
+    lane = tl.arange(0, BLOCK)
+    total = tl.zeros((), tl.int32)
+    for start in range(0, num_tokens, BLOCK):
+        lens = tl.load(decode_lens + start + lane, mask=start + lane < num_tokens, other=0)
+        total += tl.sum((lens + QUANTUM - 1) // QUANTUM)
+    size = tl.maximum((total + tl.num_programs(0) - 1) // tl.num_programs(0), MIN_QUANTA)
+    begin = tl.minimum(piece * size, total)
+    ended = tl.zeros((), tl.int32)
+    quanta_before = tl.zeros((), tl.int32)
+    segments_before = tl.zeros((), tl.int32)
+    for start in range(0, num_tokens, BLOCK):
+        token = start + lane
+        lens = tl.load(decode_lens + token, mask=token < num_tokens, other=0)
+        quanta = (lens + QUANTUM - 1) // QUANTUM
+        end = quanta_before + tl.cumsum(quanta, 0)
+        lives = (quanta > 0).to(tl.int32)
+        ended += tl.sum(tl.where(end <= begin, lives, 0))
+        if piece == 0:
+            at = segments + 4 * (segments_before + tl.cumsum(lives, 0) - 1)
+            tl.store(at, token, mask=quanta > 0)
+            tl.store(at + 1, tl.load(token_rows + token, mask=quanta > 0, other=0), mask=quanta > 0)
+            tl.store(at + 2, lens, mask=quanta > 0)
+            tl.store(at + 3, end - quanta, mask=quanta > 0)
+            segments_before += tl.sum(lives)
+        quanta_before += tl.sum(quanta)
+    tl.store(pieces + 4 * piece, ended)
+    tl.store(pieces + 4 * piece + 1, begin)
+    tl.store(pieces + 4 * piece + 2, tl.minimum(begin + size, total))
+    tl.store(pieces + 4 * piece + 3, size)
+
+
+@triton.jit
+def _attend_vector(
+    query,
+    keys,
+    values,
+    table,
+    first_head,
+    start,
+    stop,
+    scale,
+    NUM_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    QUANTUM: tl.constexpr,
+    HEADS: tl.constexpr,
+    DIM: tl.constexpr,
+    TILE: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """HEADS heads with keys and values of their own, over positions start .. stop - 1, by vector products.
+
+    With HEADS as `_vector_config` chooses them a thread has 16 bytes of one head and all of a tile's positions, so that
+    the warps never wait for each other. Returns maximum [HEADS], sum [HEADS] and unscaled result [HEADS, DIM].
+    """
+    position = tl.arange(0, TILE)
+    head = first_head + tl.arange(0, HEADS)
+    dim = tl.arange(0, DIM)
+    in_head = (head < NUM_HEADS)[:, None] & (dim < HEAD_DIM)[None, :]
+    offsets = head[:, None] * HEAD_DIM + dim[None, :]
+    q = tl.load(query + offsets, mask=in_head, other=0.0).to(tl.float32) * scale
+    maximum = tl.full((HEADS,), float("-inf"), tl.float32)
+    total = tl.zeros((HEADS,), tl.float32)
+    result = tl.zeros((HEADS, DIM), tl.float32)
+    in_one_block: tl.constexpr = BLOCK_SIZE % TILE == 0 and QUANTUM % TILE == 0
+    block = tl.load(table + start // BLOCK_SIZE)
+    for tile in tl.range(start, stop, TILE, num_stages=STAGES):
+        inside = tile + position < stop
+        if in_one_block:
+            slot = block.to(tl.int64) * BLOCK_SIZE + tile % BLOCK_SIZE + position
+            # The next tile's, so that its keys need not wait for it.
+            block = tl.load(table + tl.minimum(tile + TILE, stop - 1) // BLOCK_SIZE)
+        else:
+            at = tile + position
+            slot = tl.load(table + at // BLOCK_SIZE, mask=inside, other=0).to(tl.int64) * BLOCK_SIZE + at % BLOCK_SIZE
+        place = slot[:, None, None] * (NUM_HEADS * HEAD_DIM) + offsets[None, :, :]
+        mask = inside[:, None, None] & in_head[None, :, :]
+        key = tl.load(keys + place, mask=mask, other=0.0)
+        value = tl.load(values + place, mask=mask, other=0.0)
+        scores = tl.sum(key.to(tl.float32) * q[None, :, :], 2)
+        scores = tl.where(inside[:, None], scores, float("-inf"))
+        new_maximum = tl.maximum(maximum, tl.max(scores, 0))
+        weights = tl.exp2(scores - new_maximum[None, :])
+        shrink = tl.exp2(maximum - new_maximum)
+        total = total * shrink + tl.sum(weights, 0)
+        result = result * shrink[:, None] + tl.sum(weights[:, :, None] * value.to(tl.float32), 0)
+        maximum = new_maximum
+    return maximum, total, result
+
+
+@triton.jit
+def _attend_dot(
+    query,
+    keys,
+    values,
+    table,
+    kv_head,
+    start,
+    stop,
+    scale,
+    KV_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    HEADS: tl.constexpr,
+    DIM: tl.constexpr,
+    TILE: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """The GROUP heads of one key-value head, padded to HEADS, over positions start .. stop - 1, by matrix products.
+
+    Returns maximum [HEADS], sum [HEADS] and unscaled result [HEADS, DIM].
+    """
+    position = tl.arange(0, TILE)
+    head = tl.arange(0, HEADS)
+    dim = tl.arange(0, DIM)
+    in_dim = dim < HEAD_DIM
+    offsets = (kv_head * GROUP + head[:, None]) * HEAD_DIM + dim[None, :]
+    q = tl.load(query + offsets, mask=(head < GROUP)[:, None] & in_dim[None, :], other=0.0)
+    maximum = tl.full((HEADS,), float("-inf"), tl.float32)
+    total = tl.zeros((HEADS,), tl.float32)
+    result = tl.zeros((HEADS, DIM), tl.float32)
+    at = start + position
+    blocks = tl.load(table + at // BLOCK_SIZE, mask=at < stop, other=0)
+    for tile in tl.range(start, stop, TILE, num_stages=STAGES):
+        at = tile + position
+        inside = at < stop
+        slot = blocks.to(tl.int64) * BLOCK_SIZE + at % BLOCK_SIZE
+        # The next tile's, so that its keys need not wait for them.
+        blocks = tl.load(table + (at + TILE) // BLOCK_SIZE, mask=at + TILE < stop, other=0)
+        place = (slot * KV_HEADS + kv_head)[:, None] * HEAD_DIM + dim[None, :]
+        mask = inside[:, None] & in_dim[None, :]
+        key = tl.load(keys + place, mask=mask, other=0.0)
+        value = tl.load(values + place, mask=mask, other=0.0)
+        scores = tl.dot(q, tl.trans(key), input_precision="ieee") * scale
+        scores = tl.where(inside[None, :], scores, float("-inf"))
+        new_maximum = tl.maximum(maximum, tl.max(scores, 1))
+        weights = tl.exp2(scores - new_maximum[:, None])
+        shrink = tl.exp2(maximum - new_maximum)
+        total = total * shrink + tl.sum(weights, 1)
+        result = tl.dot(weights.to(value.dtype), value, result * shrink[:, None], input_precision="ieee")
+        maximum = new_maximum
+    return maximum, total, result
+
+
+@triton.jit
+def _combine(
+    partial_results,
+    partial_sums,
+    first_head,
+    first_piece,
+    last_piece,
+    num_heads,
+    ALL_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    HEADS: tl.constexpr,
+    DIM: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """[HEADS, DIM]: the result of heads first_head .. first_head + num_heads - 1, from what the pieces left."""
+    part = tl.arange(0, PARTS)
+    head = tl.arange(0, HEADS)
+    dim = tl.arange(0, DIM)
+    maximum = tl.full((HEADS,), float("-inf"), tl.float32)
+    total = tl.zeros((HEADS,), tl.float32)
+    result = tl.zeros((HEADS, DIM), tl.float32)
+    for start in range(first_piece, last_piece + 1, PARTS):
+        piece = start + part
+        slot = 2 * piece + (piece == first_piece).to(tl.int32)
+        place = slot[:, None] * ALL_HEADS + first_head + head[None, :]
+        mask = (piece <= last_piece)[:, None] & (head < num_heads)[None, :]
+        # Not from L1: other programs wrote these.
+        maxima = tl.load(partial_sums + 2 * place, mask=mask, other=float("-inf"), cache_modifier=".cg")
+        sums = tl.load(partial_sums + 2 * place + 1, mask=mask, other=0.0, cache_modifier=".cg")
+        results = tl.load(
+            partial_results + place[:, :, None] * HEAD_DIM + dim[None, None, :],
+            mask=mask[:, :, None] & (dim < HEAD_DIM)[None, None, :],
+            other=0.0,
+            cache_modifier=".cg",
+        )
+        new_maximum = tl.maximum(maximum, tl.max(maxima, 0))
+        known = tl.where(head < num_heads, new_maximum, 0.0)
+        weights = tl.exp2(maxima - known[None, :])
+        shrink = tl.exp2(maximum - known)
+        total = total * shrink + tl.sum(weights * sums, 0)
+        result = result * shrink[:, None] + tl.sum(weights[:, :, None] * results, 0)
+        maximum = new_maximum
+    return result / tl.where(head < num_heads, total, 1.0)[:, None]
+
+
+@triton.jit
+def _decode_kernel(
+    query,
+    keys,
+    values,
+    block_table,
+    segments,
+    pieces,
+    partial_results,
+    partial_sums,
+    counters,
+    out,
+    scale,
+    query_stride,
+    table_stride,
+    KV_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    DIM: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    QUANTUM: tl.constexpr,
+    USE_DOT: tl.constexpr,
+    HEADS: tl.constexpr,
+    TILE: tl.constexpr,
+    STAGES: tl.constexpr,
+    OUT_HEADS: tl.constexpr,
+    PARTS: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):
+    """Program (piece, heads): the heads of one key-value head (dot) or HEADS heads (vector), over the piece's segments.
+
+    partial_results [2 * pieces, heads, HEAD_DIM] float32, partial_sums [2 * pieces, heads, 2] float32 (maximum, sum):
+    place 2 p + 1 is the segment that begins in piece p and goes on beyond it, 2 p the one that came from before.
+    """
+    ALL_HEADS: tl.constexpr = KV_HEADS * GROUP
+    BUNDLES: tl.constexpr = KV_HEADS if USE_DOT else (KV_HEADS + HEADS - 1) // HEADS
+    WIDTH: tl.constexpr = GROUP if USE_DOT else HEADS
+    bundle = tl.program_id(0) % BUNDLES
+    piece = tl.program_id(0) // BUNDLES
+    first_head = bundle * WIDTH
+    num_heads = tl.minimum(ALL_HEADS - first_head, WIDTH)
+    wait_for_previous(OVERLAP)
+    let_next_start(OVERLAP)
+    segment = tl.load(pieces + 4 * piece)
+    begin = tl.load(pieces + 4 * piece + 1)
+    end = tl.load(pieces + 4 * piece + 2)
+    size = tl.load(pieces + 4 * piece + 3)
+    dim = tl.arange(0, DIM)
+    while begin < end:
+        token = tl.load(segments + 4 * segment)
+        row = tl.load(segments + 4 * segment + 1)
+        length = tl.load(segments + 4 * segment + 2)
+        first = tl.load(segments + 4 * segment + 3)
+        segment_end = first + (length + QUANTUM - 1) // QUANTUM
+        until = tl.minimum(end, segment_end)
+        start = (begin - first) * QUANTUM
+        stop = tl.minimum((until - first) * QUANTUM, length)
+        table = block_table + row.to(tl.int64) * table_stride
+        token_query = query + token.to(tl.int64) * query_stride
+        if USE_DOT:
+            maximum, total, result = _attend_dot(
+                token_query, keys, values, table, bundle, start, stop, scale,
+                KV_HEADS, GROUP, HEAD_DIM, BLOCK_SIZE, HEADS, DIM, TILE, STAGES,
+            )  # fmt: skip
+        else:
+            maximum, total, result = _attend_vector(
+                token_query, keys, values, table, first_head, start, stop, scale,
+                KV_HEADS, HEAD_DIM, BLOCK_SIZE, QUANTUM, HEADS, DIM, TILE, STAGES,
+            )  # fmt: skip
+        head = tl.arange(0, HEADS)
+        mask = (head < num_heads)[:, None] & (dim < HEAD_DIM)[None, :]
+        first_piece = first // size
+        last_piece = (segment_end - 1) // size
+        token_out = out + (token.to(tl.int64) * ALL_HEADS + first_head) * HEAD_DIM
+        if first_piece == last_piece:
+            result = result / tl.where(head < num_heads, total, 1.0)[:, None]
+            tl.store(token_out + head[:, None] * HEAD_DIM + dim[None, :], result.to(out.dtype.element_ty), mask=mask)
+        else:
+            place = (2 * piece + (begin == first).to(tl.int32)) * ALL_HEADS + first_head + head
+            tl.store(partial_results + place[:, None] * HEAD_DIM + dim[None, :], result, mask=mask)
+            tl.store(partial_sums + 2 * place, maximum, mask=head < num_heads)
+            tl.store(partial_sums + 2 * place + 1, total, mask=head < num_heads)
+            tl.debug_barrier()
+            arrived = tl.atomic_add(counters + token * BUNDLES + bundle, 1, sem="acq_rel")
+            if arrived == last_piece - first_piece:
+                tl.store(counters + token * BUNDLES + bundle, 0)
+                combined = _combine(
+                    partial_results, partial_sums, first_head, first_piece, last_piece, num_heads,
+                    ALL_HEADS, HEAD_DIM, OUT_HEADS, DIM, PARTS,
+                )  # fmt: skip
+                out_head = tl.arange(0, OUT_HEADS)
+                tl.store(
+                    token_out + out_head[:, None] * HEAD_DIM + dim[None, :],
+                    combined.to(out.dtype.element_ty),
+                    mask=(out_head < num_heads)[:, None] & (dim < HEAD_DIM)[None, :],
+                )
+        begin = until
+        segment += 1
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeConfig:
+    """How the kernel is built for a model; `choose_config` knows what was measured."""
+
+    use_dot: bool
+    heads: int
+    """Heads a program: keys and values of their own each (vector), or one group of queries, padded (dot)."""
+    tile: int
+    """Positions that are loaded at once"""
+    stages: int
+    """Tiles in flight through shared memory; 1: through registers"""
+    num_warps: int
+    programs_per_sm: int
+    min_quanta: int
+    """Of a piece: shorter ones cost more to combine than they save."""
+
+
+def choose_config(num_heads: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> DecodeConfig:
+    """Vector products where every query head has keys of its own, matrix products where several share them."""
+    if num_heads == num_kv_heads:
+        return _vector_config(num_kv_heads, head_dim, dtype)
+    heads = max(16, triton.next_power_of_2(num_heads // num_kv_heads))
+    wide = triton.next_power_of_2(head_dim) * dtype.itemsize
+    return DecodeConfig(True, heads, max(16, min(64, (64 * 256) // wide)), 3, 4, 2, 1)
+
+
+def _vector_config(num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> DecodeConfig:
+    """A warp's 512-byte load is `a_warp` heads of one position: with that many heads a warp, no two share a head."""
+    width = max(16, triton.next_power_of_2(head_dim))
+    a_warp = max(1, 512 // (width * dtype.itemsize))
+    num_warps = next((warps for warps in (4, 2) if num_kv_heads % (a_warp * warps) == 0), 1)
+    tile = 16 if width * dtype.itemsize <= 512 and dtype.itemsize == 2 else 8
+    return DecodeConfig(False, a_warp * num_warps, tile, 1, num_warps, 12 // num_warps, 1)
+
+
+class DecodeAttention:
+    """Decode attention of one model: its work list and its scratch, shared by all layers, made once.
+
+    Scratch is bounded by the number of programs: twice pieces * heads * head_dim float32, a few MB.
+    """
+
+    def __init__(
+        self,
+        max_tokens: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        block_size: int,
+        max_blocks: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        config: DecodeConfig | None = None,
+    ) -> None:
+        assert num_heads % num_kv_heads == 0 and max_tokens > 0
+        assert max_tokens * -(-max_blocks * block_size // QUANTUM) < 1 << 31, "work list beyond 32 bits"
+        self.config = config or choose_config(num_heads, num_kv_heads, head_dim, dtype)
+        assert self.config.use_dot or num_heads == num_kv_heads
+        self._max_tokens, self._device = max_tokens, device
+        self._shape = (num_heads, num_kv_heads, head_dim, block_size)
+        self._bundles = num_kv_heads if self.config.use_dot else triton.cdiv(num_kv_heads, self.config.heads)
+        self.num_pieces = max(1, _num_programs(device, self.config.programs_per_sm) // self._bundles)
+        self._segments = torch.zeros(max_tokens, 4, dtype=torch.int32, device=device)
+        self._pieces = torch.zeros(self.num_pieces, 4, dtype=torch.int32, device=device)
+        partials = 2 * self.num_pieces * num_heads
+        self._partial_results = torch.empty(partials, head_dim, dtype=torch.float32, device=device)
+        self._partial_sums = torch.empty(partials, 2, dtype=torch.float32, device=device)
+        self._counters = torch.zeros(max_tokens * self._bundles, dtype=torch.int32, device=device)
+
+    def plan(self, decode_lens: torch.Tensor, token_rows: torch.Tensor) -> None:
+        """Cut the work of every layer of this iteration. One small launch.
+
+        decode_lens, token_rows [T] int32, T <= max_tokens: tokens in the sequence up to and with this one, 0 for a
+        token that does not decode; the row of the block table.
+        """
+        assert decode_lens.dtype == token_rows.dtype == torch.int32 and decode_lens.shape == token_rows.shape
+        assert decode_lens.is_contiguous() and token_rows.is_contiguous() and len(decode_lens) <= self._max_tokens
+        _plan_kernel[(self.num_pieces,)](
+            decode_lens,
+            token_rows,
+            self._segments,
+            self._pieces,
+            len(decode_lens),
+            QUANTUM=QUANTUM,
+            MIN_QUANTA=self.config.min_quanta,
+            BLOCK=_PLAN_BLOCK,
+            num_warps=4,
+            **overlap(self._device),
+        )
+
+    def run(
+        self,
+        query: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        block_table: torch.Tensor,
+        scale: float,
+        out: torch.Tensor,
+    ) -> None:
+        """One layer, as `plan` cut it. Writes out's rows of tokens that decode, and no others.
+
+        query [T, heads, head_dim], rows may lie apart; keys, values [blocks, block_size, kv_heads, head_dim]
+        contiguous, the tokens' own in them already; block_table [rows, max_blocks] int32; out [T, heads * head_dim].
+        """
+        num_heads, num_kv_heads, head_dim, block_size = self._shape
+        assert query.shape[1:] == (num_heads, head_dim) and query.stride()[1:] == (head_dim, 1)
+        assert keys.shape == values.shape and keys.shape[1:] == (block_size, num_kv_heads, head_dim)
+        assert (
+            keys.is_contiguous() and values.is_contiguous() and query.dtype == keys.dtype == values.dtype == out.dtype
+        )
+        assert block_table.dtype == torch.int32 and block_table.stride(1) == 1
+        assert out.is_contiguous() and out.shape == (len(query), num_heads * head_dim)
+        config = self.config
+        dim = max(16, triton.next_power_of_2(head_dim))
+        out_heads = triton.next_power_of_2(num_heads // num_kv_heads) if config.use_dot else config.heads
+        _decode_kernel[(self.num_pieces * self._bundles,)](
+            query,
+            keys,
+            values,
+            block_table,
+            self._segments,
+            self._pieces,
+            self._partial_results,
+            self._partial_sums,
+            self._counters,
+            out,
+            scale * math.log2(math.e),
+            query.stride(0),
+            block_table.stride(0),
+            KV_HEADS=num_kv_heads,
+            GROUP=num_heads // num_kv_heads,
+            HEAD_DIM=head_dim,
+            DIM=dim,
+            BLOCK_SIZE=block_size,
+            QUANTUM=QUANTUM,
+            USE_DOT=config.use_dot,
+            HEADS=config.heads,
+            TILE=config.tile,
+            STAGES=config.stages,
+            OUT_HEADS=out_heads,
+            PARTS=max(1, min(16, config.num_warps * 2048 // (out_heads * dim))),
+            num_warps=config.num_warps,
+            **overlap(self._device),
+        )
+
+
+def _num_programs(device: torch.device, per_sm: int) -> int:
+    """That run at once; a few under the interpreter, which runs one after another."""
+    if device.type != "cuda":
+        return 8
+    return torch.cuda.get_device_properties(device).multi_processor_count * per_sm

@@ -1,0 +1,127 @@
+"""Decode attention against the formula, with every way a sequence can be cut; the plan against its own invariant."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from compilation import compile_kernel
+from conftest import HAS_GPU
+from paged_case import PagedCase
+
+from flover_backend.kernels.gpu.decode_attention import QUANTUM, DecodeAttention, DecodeConfig, choose_config
+
+MODULE = "flover_backend.kernels.gpu.decode_attention"
+DTYPES = [torch.float32, torch.float16, *([torch.bfloat16] if HAS_GPU else [])]  # the interpreter's bfloat16 is wrong
+SHAPES = {
+    "multi-head": (4, 4, 16, 16),
+    "heads that fill no bundle": (5, 5, 24, 8),
+    "grouped": (6, 2, 32, 16),
+    "one key-value head": (7, 1, 16, 32),
+}
+MIXES = {
+    "one short row": [1],
+    "one long row": [300],
+    "mixed": [1, 130, 16, 17, 40, 2, 97],
+    "equal": [33] * 5,
+}
+
+
+def attend(case: PagedCase, lens: list[int], config: DecodeConfig | None = None, repeats: int = 1) -> torch.Tensor:
+    _, block_size, kv_heads, head_dim = case.keys.shape
+    device, heads = case.table.device, case.query.shape[1]
+    attention = DecodeAttention(
+        len(lens) + 3, heads, kv_heads, head_dim, block_size, case.table.shape[1], case.dtype, device, config
+    )
+    rows = torch.arange(1, len(lens) + 1, dtype=torch.int32, device=device)
+    out = case.poisoned_out()
+    for _ in range(repeats):
+        out = case.poisoned_out()
+        attention.plan(torch.tensor(lens, dtype=torch.int32, device=device), rows)
+        attention.run(case.query, case.keys, case.values, case.table, case.scale, out)
+    return out
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("mix", MIXES)
+def test_equals_the_formula(mix: str, shape: str, dtype: torch.dtype, device: torch.device) -> None:
+    lens = MIXES[mix]
+    case = PagedCase([(1, n) for n in lens], SHAPES[shape], dtype, device, seed=len(mix))
+    case.assert_close(attend(case, lens), case.expected())
+
+
+@pytest.mark.parametrize("shape", ["multi-head", "grouped"])
+def test_tokens_that_do_not_decode_are_left_alone(shape: str, device: torch.device) -> None:
+    lens = [20, 70, 5, 48]
+    case = PagedCase([(1, n) for n in lens], SHAPES[shape], torch.float16, device, seed=3)
+    out, expected = attend(case, [0, 70, 0, 48]), case.expected()
+    case.assert_close(out[[1, 3]], expected[[1, 3]])
+    assert out[[0, 2]].isnan().all()
+    assert attend(case, [0, 0, 0, 0]).isnan().all()
+
+
+@pytest.mark.parametrize("shape", ["multi-head", "grouped"])
+def test_counters_are_ready_for_the_next_iteration(shape: str, device: torch.device) -> None:
+    lens = [150, 3, 64]
+    case = PagedCase([(1, n) for n in lens], SHAPES[shape], torch.float32, device, seed=4)
+    case.assert_close(attend(case, lens, repeats=3), case.expected())
+
+
+@pytest.mark.parametrize("shape", ["multi-head", "grouped"])
+@pytest.mark.parametrize(("tile", "stages", "min_quanta"), [(32, 2, 1), (8, 1, 3), (16, 3, 2)])
+def test_other_configurations(shape: str, tile: int, stages: int, min_quanta: int, device: torch.device) -> None:
+    lens = [70, 1, 200, 33]
+    heads, kv_heads, head_dim, _ = SHAPES[shape]
+    config = choose_config(heads, kv_heads, head_dim, torch.float16)
+    tile = max(tile, 16) if config.use_dot else tile
+    config = replace(config, tile=tile, stages=stages, min_quanta=min_quanta)
+    case = PagedCase([(1, n) for n in lens], SHAPES[shape], torch.float16, device, seed=5)
+    case.assert_close(attend(case, lens, config), case.expected())
+
+
+@pytest.mark.parametrize("block_size", [8, 32, 128])
+@pytest.mark.parametrize("head_dim", [6, 80])
+def test_block_sizes_and_odd_head_dims(head_dim: int, block_size: int, device: torch.device) -> None:
+    lens = [5, 140]
+    for heads, kv_heads in ((3, 3), (4, 2)):
+        case = PagedCase([(1, n) for n in lens], (heads, kv_heads, head_dim, block_size), torch.float32, device, seed=6)
+        case.assert_close(attend(case, lens), case.expected())
+
+
+def test_pieces_are_equal_and_cover_every_sequence(device: torch.device) -> None:
+    draw = random.Random(8)
+    for num_tokens in (1, 9, 1030):
+        lens = [draw.choice((0, draw.randint(1, 40), draw.randint(1, 4000))) for _ in range(num_tokens)]
+        attention = DecodeAttention(num_tokens, 8, 8, 128, 16, 256, torch.float16, device)
+        rows = torch.arange(num_tokens, dtype=torch.int32, device=device) + 7
+        attention.plan(torch.tensor(lens, dtype=torch.int32, device=device), rows)
+        quanta = [-(-n // QUANTUM) for n in lens]
+        begins = [sum(quanta[:i]) for i in range(num_tokens)]
+        segments = [(i, i + 7, lens[i], begins[i]) for i in range(num_tokens) if lens[i]]
+        assert [tuple(s) for s in attention._segments.tolist()[: len(segments)]] == segments
+        size, total = max(1, -(-sum(quanta) // attention.num_pieces)), sum(quanta)
+        for i, (first, begin, end, width) in enumerate(attention._pieces.tolist()):
+            assert (begin, end, width) == (min(i * size, total), min((i + 1) * size, total), size)
+            ends = [s[3] + -(-s[2] // QUANTUM) for s in segments]
+            assert begin == end or first == next(k for k, e in enumerate(ends) if e > begin)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(40, 40), (32, 8)])
+@pytest.mark.parametrize("dtype", ["fp16"])
+def test_compiles_for_hopper(heads: int, kv_heads: int, dtype: str) -> None:
+    config = choose_config(heads, kv_heads, 128, torch.float16)
+    pointers = dict.fromkeys(("query", "keys", "values", "out"), f"*{dtype}:16")
+    pointers |= dict.fromkeys(("block_table", "segments", "pieces", "counters"), "*i32:16")
+    pointers |= dict.fromkeys(("partial_results", "partial_sums"), "*fp32:16")
+    signature = pointers | {"scale": "fp32", "query_stride": "i32:16", "table_stride": "i32:16"}
+    constants = {
+        "KV_HEADS": kv_heads, "GROUP": heads // kv_heads, "HEAD_DIM": 128, "DIM": 128, "BLOCK_SIZE": 16,
+        "QUANTUM": QUANTUM, "USE_DOT": config.use_dot, "HEADS": config.heads, "TILE": config.tile,
+        "STAGES": config.stages, "OUT_HEADS": 4 if config.use_dot else config.heads, "PARTS": 8, "OVERLAP": True,
+    }  # fmt: skip
+    used = compile_kernel(MODULE, "_decode_kernel", signature, constants, num_warps=config.num_warps)
+    assert used.spilled_bytes == 0
+    assert used.shared_bytes * config.programs_per_sm <= 227 * 1024
