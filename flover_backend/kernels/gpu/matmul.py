@@ -1,0 +1,309 @@
+"""x @ w.T for 1 to 64 rows of x, where reading w is all the work: closer to the memory's rate than cuBLAS.
+
+A program owns BLOCK_N rows of w, or a share of their K when N alone gives too few programs for the chip. The product is
+computed transposed, w @ x.T, so that the many rows of w fill the matrix unit's long side and x's few rows its short
+one. Before it waits for the kernel before it, a program asks for the first bytes of its weights: the memory then works
+while the previous kernel ends. Shares of K are added by whichever program of a tile comes last, always in their order,
+so that results never depend on timing. Knows nothing of layers; anything it does not support is torch's affair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+
+from flover_backend.kernels.gpu.activation import silu_times
+from flover_backend.kernels.gpu.dependent_launch import overlap, wait_for_previous
+from flover_backend.kernels.norm import rms_norm_reference
+
+_MAX_ROWS = 64
+# Two programs on each of 132 multiprocessors, of 227 KiB of shared memory each.
+_RESIDENT_PROGRAMS = 264
+_SHARED_BYTES = 110 << 10
+_PREFETCHED_ELEMENTS: tl.constexpr = tl.constexpr(128)
+
+
+@dataclass(frozen=True, slots=True)
+class SkinnyConfig:
+    """How one product is cut. `block_m` rows of x (a power of two, at least 8) are computed, M of them stored."""
+
+    block_m: int
+    block_n: int
+    """Rows of w in a program; of a gated product, half of them gate and half up."""
+    block_k: int
+    splits: int
+    """Programs that share a tile's K"""
+    num_warps: int
+    num_stages: int
+    prefetch: int
+    """Pieces of 128 elements of each of its rows of w that a program asks for before it waits."""
+    trigger: int
+    """Steps over K left when the next kernel may start."""
+
+
+class Workspace:
+    """Scratch of products with shared K; one at a time may use it. Counters are 0 between products."""
+
+    def __init__(self, device: torch.device, num_floats: int = 4 << 20, num_tiles: int = 4096) -> None:
+        self.partials = torch.empty(num_floats, dtype=torch.float32, device=device)
+        self.counters = torch.zeros(num_tiles, dtype=torch.int32, device=device)
+
+
+@triton.jit
+def _prefetch(w, rows, K, k_begin, k_end, PIECES: tl.constexpr, OVERLAP: tl.constexpr):
+    """Ask for the first PIECES * 256 bytes of each row of w's share to be brought into L2."""
+    if OVERLAP and PIECES > 0:
+        k = k_begin + tl.arange(0, PIECES) * _PREFETCHED_ELEMENTS
+        k = tl.minimum(k, k_end - _PREFETCHED_ELEMENTS)
+        addresses = (w + rows[:, None] * K + k[None, :]).to(tl.int64)
+        tl.inline_asm_elementwise(
+            "cp.async.bulk.prefetch.L2.global [$1], 256; mov.u32 $0, 0;",
+            "=r,l",
+            [addresses],
+            dtype=tl.int32,
+            is_pure=False,
+            pack=1,
+        )
+
+
+@triton.jit
+def _let_next_start_at_zero(count, OVERLAP: tl.constexpr):
+    """`let_next_start` when count is 0, without a branch that would break the loop's pipeline."""
+    if OVERLAP:
+        tl.inline_asm_elementwise(
+            "{ .reg .pred p; setp.eq.s32 p, $1, 0; @p griddepcontrol.launch_dependents; mov.u32 $0, 0; }",
+            "=r,r",
+            [count],
+            dtype=tl.int32,
+            is_pure=False,
+            pack=1,
+        )
+
+
+@triton.jit
+def _finish(
+    acc,
+    up,
+    square_sum,
+    out,
+    rows,
+    columns,
+    width,
+    M,
+    K,
+    eps,
+    NORM: tl.constexpr,
+    ADD: tl.constexpr,
+    GATED: tl.constexpr,
+):
+    """Scale by 1 / rms, activate, add, store: acc [BLOCK_N, BLOCK_M] to out [M, width] transposed."""
+    dtype = out.dtype.element_ty
+    if NORM:
+        scale = tl.rsqrt(square_sum / K + eps)
+        acc *= scale[None, :]
+        if GATED:
+            up *= scale[None, :]
+    if GATED:
+        acc = silu_times(acc.to(dtype).to(tl.float32), up.to(dtype).to(tl.float32), dtype).to(tl.float32)
+    places = out + columns[None, :].to(tl.int64) * width + rows[:, None]
+    mask = (columns < M)[None, :] & (rows < width)[:, None]
+    if ADD:
+        acc += tl.load(places, mask=mask, other=0.0).to(tl.float32)
+    tl.store(places, acc.to(dtype), mask=mask)
+
+
+@triton.jit
+def _hand_in(acc, square_sum, slot, inside, columns, counter, NORM: tl.constexpr):
+    """Put a program's share of the sums into its slot; returns how many programs of the tile did so before."""
+    tl.store(slot + inside, acc)
+    if NORM:
+        tl.store(slot + acc.shape[0] * acc.shape[1] + columns, square_sum)
+    tl.debug_barrier()
+    return tl.atomic_add(counter, 1, sem="acq_rel")
+
+
+@triton.jit
+def _collect(
+    slots, inside, columns, TILE: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr, NORM: tl.constexpr
+):
+    """The sums of all shares of a tile, added in the order of the shares."""
+    acc = tl.zeros((TILE, BLOCK_M), dtype=tl.float32)
+    square_sum = tl.zeros((BLOCK_M,), dtype=tl.float32)
+    for share in tl.static_range(SPLITS):
+        slot = slots + share * (TILE * BLOCK_M + BLOCK_M)
+        # NOTE: past L1, which does not see what other programs wrote.
+        acc += tl.load(slot + inside, cache_modifier=".cg")
+        if NORM:
+            square_sum += tl.load(slot + TILE * BLOCK_M + columns, cache_modifier=".cg")
+    return acc, square_sum
+
+
+@triton.jit(do_not_specialize=["M"])
+def _skinny_kernel(
+    x,
+    w,
+    out,
+    norm_weight,
+    partials,
+    counters,
+    M,
+    N,
+    K,
+    eps,
+    NORM: tl.constexpr,
+    ADD: tl.constexpr,
+    GATED: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PREFETCH: tl.constexpr,
+    TRIGGER: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):
+    HALF: tl.constexpr = 2 if GATED else 1
+    TILE: tl.constexpr = BLOCK_N // HALF
+    width = N // HALF
+    tile = tl.program_id(0) // SPLITS
+    split = tl.program_id(0) % SPLITS
+    steps = K // BLOCK_K
+    first, last = steps * split // SPLITS, steps * (split + 1) // SPLITS
+    rows = tile * TILE + tl.arange(0, TILE)
+    # NOTE: rows and columns past the end read the last one again (nothing is masked in the loop); none is stored.
+    read_rows = tl.minimum(rows, width - 1).to(tl.int64)
+    _prefetch(w, read_rows, K, first * BLOCK_K, last * BLOCK_K, PREFETCH // HALF, OVERLAP)
+    if GATED:
+        _prefetch(w, read_rows + width, K, first * BLOCK_K, last * BLOCK_K, PREFETCH // HALF, OVERLAP)
+    wait_for_previous(OVERLAP)
+
+    columns = tl.arange(0, BLOCK_M)
+    k = tl.arange(0, BLOCK_K)
+    w_places = w + read_rows[:, None] * K + (first * BLOCK_K + k)[None, :]
+    x_places = x + tl.minimum(columns, M - 1)[None, :] * K + (first * BLOCK_K + k)[:, None]
+    gains = norm_weight + k
+    gain = tl.load(gains + first * BLOCK_K) if NORM else k
+    acc = tl.zeros((TILE, BLOCK_M), dtype=tl.float32)
+    up = tl.zeros((TILE, BLOCK_M), dtype=tl.float32)
+    squares = tl.zeros((BLOCK_K, BLOCK_M), dtype=tl.float32)
+    for step in range(first, last):
+        weights = tl.load(w_places)
+        values = tl.load(x_places)
+        if NORM:
+            next_gain = tl.load(gains + tl.minimum(step + 1, last - 1) * BLOCK_K)
+            exact = values.to(tl.float32)
+            squares += exact * exact
+            values = (exact * gain[:, None].to(tl.float32)).to(values.dtype)
+            gain = next_gain
+        acc = tl.dot(weights, values, acc, input_precision="ieee")
+        if GATED:
+            up = tl.dot(tl.load(w_places + width.to(tl.int64) * K), values, up, input_precision="ieee")
+        _let_next_start_at_zero(last - step - TRIGGER, OVERLAP)
+        w_places += BLOCK_K
+        x_places += BLOCK_K
+    _let_next_start_at_zero(0, OVERLAP)
+
+    square_sum = tl.sum(squares, 0)
+    if SPLITS == 1:
+        _finish(acc, up, square_sum, out, rows, columns, width, M, K, eps, NORM, ADD, GATED)
+    else:
+        SLOT: tl.constexpr = TILE * BLOCK_M + BLOCK_M
+        slots = partials + tile * SPLITS * SLOT
+        inside = tl.arange(0, TILE)[:, None] * BLOCK_M + columns[None, :]
+        if _hand_in(acc, square_sum, slots + split * SLOT, inside, columns, counters + tile, NORM) == SPLITS - 1:
+            acc, square_sum = _collect(slots, inside, columns, TILE, BLOCK_M, SPLITS, NORM)
+            _finish(acc, up, square_sum, out, rows, columns, width, M, K, eps, NORM, ADD, GATED)
+            tl.store(counters + tile, 0)
+
+
+def supports(m: int, n: int, k: int, dtype: torch.dtype) -> bool:
+    """Whether `skinny_matmul` takes [m, k] @ [n, k].T. Everything else belongs to torch."""
+    return 1 <= m <= _MAX_ROWS and dtype in (torch.float16, torch.bfloat16) and k % 64 == 0 and n >= 64 and n % 16 == 0
+
+
+def config_for(m: int, n: int, k: int, *, gated: bool = False) -> SkinnyConfig:
+    """The configuration of a shape: as many programs as are resident at once, and no second, half-empty round."""
+    block_m = max(8, triton.next_power_of_2(m))
+    block_n = 128 if gated or block_m == 64 else 64
+    block_k = 128 if block_n == 64 and k % 128 == 0 else 64
+    tiles, steps = triton.cdiv(n, block_n), k // block_k
+    splits = 1 if gated else max(1, min(_RESIDENT_PROGRAMS // tiles, steps // 4, 8))
+    num_stages = min(6, _SHARED_BYTES // ((block_n + block_m) * block_k * 2))
+    prefetch = 4 if k // splits >= 2 * 128 + block_k else 0
+    return SkinnyConfig(block_m, block_n, block_k, splits, 4, num_stages, prefetch, trigger=8)
+
+
+def skinny_matmul(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    out: torch.Tensor | None,
+    *,
+    workspace: Workspace,
+    norm_weight: torch.Tensor | None = None,
+    eps: float = 0.0,
+    residual: torch.Tensor | None = None,
+    gated: bool = False,
+    config: SkinnyConfig | None = None,
+) -> None:
+    """out = f(norm(x) @ w.T), or residual += the same; x [M, K], w [N, K], both contiguous, of one dtype.
+
+    norm_weight [K]: x is RMS-normalized first, by `eps` and this weight. gated: w is gate over up, and out [M, N / 2]
+    is silu(gate) * up. residual [M, N]: added to in place, with `out` None; may not be x.
+    """
+    (m, k), n = x.shape, w.shape[0]
+    target = residual if out is None else out
+    assert target is not None and (out is None or residual is None)
+    assert w.shape == (n, k) and target.shape == (m, n // 2 if gated else n) and supports(m, n, k, x.dtype)
+    assert x.dtype == w.dtype == target.dtype and x.is_contiguous() and w.is_contiguous() and target.is_contiguous()
+    assert target.data_ptr() != x.data_ptr()
+    assert norm_weight is None or (norm_weight.shape == (k,) and norm_weight.dtype == x.dtype)
+    config = config or config_for(m, n, k, gated=gated)
+    tiles = triton.cdiv(n, config.block_n)
+    assert k % config.block_k == 0 and m <= config.block_m and (config.splits == 1 or not gated)
+    if config.splits > 1:
+        assert tiles * config.splits * (config.block_n + 1) * config.block_m <= workspace.partials.numel()
+        assert tiles <= workspace.counters.numel()
+    _skinny_kernel[(tiles * config.splits,)](
+        x,
+        w,
+        target,
+        w if norm_weight is None else norm_weight,
+        workspace.partials,
+        workspace.counters,
+        m,
+        n,
+        k,
+        eps,
+        NORM=norm_weight is not None,
+        ADD=residual is not None,
+        GATED=gated,
+        SPLITS=config.splits,
+        BLOCK_M=config.block_m,
+        BLOCK_N=config.block_n,
+        BLOCK_K=config.block_k,
+        PREFETCH=config.prefetch,
+        TRIGGER=config.trigger,
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+        **overlap(x.device),
+    )
+
+
+def skinny_matmul_reference(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    *,
+    norm_weight: torch.Tensor | None = None,
+    eps: float = 0.0,
+    residual: torch.Tensor | None = None,
+    gated: bool = False,
+) -> torch.Tensor:
+    """What `skinny_matmul` leaves in `out` or `residual`, as a new tensor."""
+    product = F.linear(x if norm_weight is None else rms_norm_reference(x, norm_weight, eps), w)
+    if gated:
+        gate, up = product.chunk(2, dim=-1)
+        product = F.silu(gate) * up
+    return product if residual is None else residual + product
