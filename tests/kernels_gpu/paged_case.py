@@ -11,7 +11,7 @@ TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
 class PagedCase:
-    """Segments of (query_len, kv_len): the queries are the sequence's last positions. Row i + 1 of the table is segment i's."""
+    """Segments of (query_len, kv_len): the queries are the sequence's last positions. Segment i has row i + 1."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class PagedCase:
         """[T, heads * head_dim] float64 on the CPU."""
         rows, token = [], 0
         group = self.query.shape[1] // self.keys.shape[2]
-        for (query_len, kv_len), (key, value) in zip(self.segments, self.dense, strict=True):
+        for (query_len, kv_len), dense in zip(self.segments, self.dense, strict=True):
             query = self.query[token : token + query_len].cpu().double()
-            key, value = (t.double().repeat_interleave(group, 1) for t in (key, value))
+            key, value = (t.double().repeat_interleave(group, 1) for t in dense)
             scores = torch.einsum("qhd,khd->hqk", query, key) * self.scale
             future = torch.ones(query_len, kv_len, dtype=torch.bool).triu(kv_len - query_len + 1)
             weights = scores.masked_fill(future, -math.inf).softmax(-1)

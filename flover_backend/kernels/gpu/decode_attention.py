@@ -97,7 +97,7 @@ def _attend_vector(
     """HEADS heads with keys and values of their own, over positions start .. stop - 1, by vector products.
 
     With HEADS as `_vector_config` chooses them a thread has 16 bytes of one head and all of a tile's positions, so that
-    the warps never wait for each other. Returns maximum [HEADS], sum [HEADS] and unscaled result [HEADS, DIM].
+    no two warps share a head. (Triton spreads threads over the first dimension before the second: heads come first.) Returns maximum [HEADS], sum [HEADS] and unscaled result [HEADS, DIM].
     """
     position = tl.arange(0, TILE)
     head = first_head + tl.arange(0, HEADS)
@@ -119,17 +119,17 @@ def _attend_vector(
         else:
             at = tile + position
             slot = tl.load(table + at // BLOCK_SIZE, mask=inside, other=0).to(tl.int64) * BLOCK_SIZE + at % BLOCK_SIZE
-        place = slot[:, None, None] * (NUM_HEADS * HEAD_DIM) + offsets[None, :, :]
-        mask = inside[:, None, None] & in_head[None, :, :]
+        place = slot[None, :, None] * (NUM_HEADS * HEAD_DIM) + offsets[:, None, :]
+        mask = in_head[:, None, :] & inside[None, :, None]
         key = tl.load(keys + place, mask=mask, other=0.0)
         value = tl.load(values + place, mask=mask, other=0.0)
-        scores = tl.sum(key.to(tl.float32) * q[None, :, :], 2)
-        scores = tl.where(inside[:, None], scores, float("-inf"))
-        new_maximum = tl.maximum(maximum, tl.max(scores, 0))
-        weights = tl.exp2(scores - new_maximum[None, :])
+        scores = tl.sum(key.to(tl.float32) * q[:, None, :], 2)
+        scores = tl.where(inside[None, :], scores, float("-inf"))
+        new_maximum = tl.maximum(maximum, tl.max(scores, 1))
+        weights = tl.exp2(scores - new_maximum[:, None])
         shrink = tl.exp2(maximum - new_maximum)
-        total = total * shrink + tl.sum(weights, 0)
-        result = result * shrink[:, None] + tl.sum(weights[:, :, None] * value.to(tl.float32), 0)
+        total = total * shrink + tl.sum(weights, 1)
+        result = result * shrink[:, None] + tl.sum(weights[:, :, None] * value.to(tl.float32), 1)
         maximum = new_maximum
     return maximum, total, result
 
@@ -213,8 +213,8 @@ def _combine(
     for start in range(first_piece, last_piece + 1, PARTS):
         piece = start + part
         slot = 2 * piece + (piece == first_piece).to(tl.int32)
-        place = slot[:, None] * ALL_HEADS + first_head + head[None, :]
-        mask = (piece <= last_piece)[:, None] & (head < num_heads)[None, :]
+        place = slot[None, :] * ALL_HEADS + first_head + head[:, None]
+        mask = (head < num_heads)[:, None] & (piece <= last_piece)[None, :]
         # Not from L1: other programs wrote these.
         maxima = tl.load(partial_sums + 2 * place, mask=mask, other=float("-inf"), cache_modifier=".cg")
         sums = tl.load(partial_sums + 2 * place + 1, mask=mask, other=0.0, cache_modifier=".cg")
@@ -224,18 +224,18 @@ def _combine(
             other=0.0,
             cache_modifier=".cg",
         )
-        new_maximum = tl.maximum(maximum, tl.max(maxima, 0))
+        new_maximum = tl.maximum(maximum, tl.max(maxima, 1))
         known = tl.where(head < num_heads, new_maximum, 0.0)
-        weights = tl.exp2(maxima - known[None, :])
+        weights = tl.exp2(maxima - known[:, None])
         shrink = tl.exp2(maximum - known)
-        total = total * shrink + tl.sum(weights * sums, 0)
-        result = result * shrink[:, None] + tl.sum(weights[:, :, None] * results, 0)
+        total = total * shrink + tl.sum(weights * sums, 1)
+        result = result * shrink[:, None] + tl.sum(weights[:, :, None] * results, 1)
         maximum = new_maximum
     return result / tl.where(head < num_heads, total, 1.0)[:, None]
 
 
 @triton.jit
-def _decode_kernel(
+def _decode_kernel(  # noqa: PLR0915
     query,
     keys,
     values,
