@@ -12,6 +12,7 @@ from flover_backend.config import ModelJson, to_json
 from flover_backend.engine.costs import IterationCost
 from flover_backend.engine.engine import Engine
 from flover_backend.engine.interface import Runner
+from flover_backend.engine.reserve import reserve_for
 from flover_backend.engine.rowstate import RowState
 from flover_backend.engine.runner import TorchRunner
 from flover_backend.engine.sizing import (
@@ -19,6 +20,7 @@ from flover_backend.engine.sizing import (
     check_weights_fit,
     free_memory,
     kv_bytes_per_token,
+    memory_parts,
     refuse_out_of_memory,
     resolve_device,
     resolve_limits,
@@ -54,35 +56,41 @@ def load_engine(
 def build_engine(config: ModelJson, model: Model, progress: Callable[[str, float], None]) -> tuple[Engine, Limits]:
     """A warm engine around a loaded model."""
     limits = resolve_limits(config, model)
+    budget = config.prefill_token_budget or IterationCost.of(model).prefill_token_budget
+    max_prompt = budget if isinstance(budget, int) else max(map(budget, range(limits.max_rows + 1)))
     free_bytes = free_memory(model.device)
-    num_blocks = resolve_num_blocks(config, limits, model, free_bytes)
-    kv = KVBuffer(
-        model.num_layers, num_blocks, config.block_size, model.num_kv_heads, model.head_dim, model.dtype, model.device
-    )
+    reserve = reserve_for(model, limits.max_rows, max_prompt)
+    num_blocks = resolve_num_blocks(config, limits, model, free_bytes, reserve)
     scheduler_config = SchedulerConfig(
         max_rows=limits.max_rows,
         max_model_len=limits.max_model_len,
         block_size=config.block_size,
         num_blocks=num_blocks,
         reorder=config.reorder,
-        prefill_token_budget=config.prefill_token_budget or IterationCost.of(model).prefill_token_budget,
+        prefill_token_budget=budget,
         max_queued_requests=config.max_queued_requests,
         max_queued_tokens=config.max_queued_tokens,
         pipeline_depth=1 if model.device.type == "cuda" else 0,
         eos_token_ids=model.eos_token_ids,
     )
     progress("warm-up", 0.0)
-    runner, activations = _warm_runner(model, kv, scheduler_config, progress)
+    with refuse_out_of_memory(
+        "making the KV buffer and graphs", memory_parts(model, reserve, free_bytes), model.device
+    ):
+        kv = KVBuffer(
+            model.num_layers, num_blocks, config.block_size, model.num_kv_heads, model.head_dim, model.dtype,
+            model.device,
+        )  # fmt: skip
+        runner, activations = _warm_runner(model, kv, scheduler_config, max_prompt, progress)
     _log_configuration(config, model, limits, kv, scheduler_config)
     _log_memory(model, kv, activations, free_bytes)
     return Engine(Scheduler(scheduler_config), runner), limits
 
 
 def _warm_runner(
-    model: Model, kv: KVBuffer, config: SchedulerConfig, progress: Callable[[str, float], None]
+    model: Model, kv: KVBuffer, config: SchedulerConfig, max_prompt: int, progress: Callable[[str, float], None]
 ) -> tuple[Runner, int]:
     """A runner that is fast from its first plan on, and the bytes that activations and graphs took."""
-    max_prompt = max(config.prefill_budget(rows) for rows in range(config.max_rows + 1))
     if model.device.type == "cuda":
         from flover_backend.engine.gpu.build import build_gpu_runner
 

@@ -19,6 +19,7 @@ class Linear:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         assert weight.ndim == 2 and (bias is None or bias.shape == weight.shape[:1])
         self.bias = bias
+        self.out_features = len(weight)
         self.num_parameters = weight.numel() + (0 if bias is None else bias.numel())
         self.weight_bytes = self.num_parameters * weight.element_size()
         self.packed = can_pack(weight)

@@ -1,7 +1,6 @@
-"""LLaMA and its near relatives in fused GPU kernels: the mathematics of models/llama.py, a few launches a layer.
+"""LLaMA and its near relatives in fused GPU kernels: the mathematics of models/llama.py, six to nine launches a layer.
 
-Few rows: each weight is read by one kernel of ours that takes the norm before it and the residual or the activation
-behind it along. More rows: cuBLAS's products, and the rest in small kernels between them.
+Knows its weights and the kernels; nothing of rows, requests, sampling or graphs.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ from collections.abc import Callable
 
 import torch
 
-from flover_backend.kernels.gpu.activation import silu_mul
-from flover_backend.kernels.gpu.embedding import embed_norm
-from flover_backend.kernels.gpu.norm import add_rms_norm
+from flover_backend.kernels.gpu.embedding import embed
+from flover_backend.kernels.gpu.norm import rms_norm
+from flover_backend.kernels.gpu.products import Products
 from flover_backend.kernels.gpu.rotary import rotate_and_write
 from flover_backend.kernels.prepare import PreparedTokens
 from flover_backend.kv.buffer import KVBuffer
@@ -29,29 +28,44 @@ class GpuLlama:
         self._model = model
         self._config = model.config
         self.hidden_size, self.dtype = model.config.hidden_size, model.dtype
+        self._products = Products(model.device, model.config.rms_norm_eps)
 
     def forward(self, tokens: PreparedTokens, kv: KVBuffer, attend: Attend) -> torch.Tensor:
         """Write the tokens' keys and values into `kv`; hidden states [T, hidden_size] after the final norm."""
-        eps, layers = self._config.rms_norm_eps, self._model.layers
-        residual, x = embed_norm(tokens.input_ids, self._model.embedding, layers[0].input_norm, eps)
-        for i, layer in enumerate(layers):
-            query = self._rotate(layer, layer.qkv(x), tokens, kv, i)
-            x = layer.output(attend(query, kv.keys[i], kv.values[i]))
-            x = add_rms_norm(x, residual, layer.post_norm, eps)
-            x = layer.down(silu_mul(layer.gate_up(x)))
-            last = i + 1 == len(layers)
-            x = add_rms_norm(x, residual, self._model.final_norm if last else layers[i + 1].input_norm, eps)
-        return x
+        products, model = self._products, self._model
+        residual = model.embedding.new_empty((len(tokens.input_ids), self.hidden_size))
+        embed(tokens.input_ids, model.embedding, residual)
+        for layer, keys, values in zip(model.layers, kv.keys, kv.values, strict=True):
+            query = self._rotate(layer, products.normed(residual, layer.input_norm, layer.qkv), tokens, keys, values)
+            products.add(attend(query, keys, values), layer.output, residual)
+            products.add(products.gated(residual, layer.post_norm, layer.gate_up), layer.down, residual)
+        rms_norm(residual, model.final_norm, self._config.rms_norm_eps, residual)
+        return residual
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[S, hidden_size] -> [S, vocab_size] in the model's dtype."""
-        return self._model.lm_head(hidden)
+        return self._products.plain(hidden, self._model.lm_head)
 
     def _rotate(
-        self, layer: LlamaLayer, qkv: torch.Tensor, tokens: PreparedTokens, kv: KVBuffer, index: int
+        self,
+        layer: LlamaLayer,
+        qkv: torch.Tensor,
+        tokens: PreparedTokens,
+        keys: torch.Tensor,
+        values: torch.Tensor,
     ) -> torch.Tensor:
         """[T, (Q + 2 K) * D] -> queries [T, Q, D], normed (Qwen3) and rotated; keys and values go to the buffer."""
-        return rotate_and_write(
-            qkv, tokens.positions, self._model.inv_freq, tokens.slot_mapping, kv.keys[index], kv.values[index],
-            layer.query_norm, layer.key_norm, self._config.rms_norm_eps,
-        )  # fmt: skip
+        query = qkv.new_empty((len(qkv), self._config.num_attention_heads, self._config.head_dim))
+        rotate_and_write(
+            qkv,
+            tokens.positions,
+            self._model.inv_freq,
+            tokens.slot_mapping,
+            keys,
+            values,
+            query,
+            q_norm=layer.query_norm,
+            k_norm=layer.key_norm,
+            eps=self._config.rms_norm_eps,
+        )
+        return query

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,9 +100,12 @@ def traffics(draw: st.DrawFn, vocab_size: int, num_requests: tuple[int, ...] = (
 class Backbone:
     """Runs traffic through a model and adds up what happened in `seen`."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, make: Callable[..., Engine] = make_engine, alone: Model | None = None) -> None:
+        """`make` builds the engine under test around `model`; lone runs are the plain engine's, on `alone` if given."""
         self.model = model
+        self.alone = alone or model
         self.seen: Counter[str] = Counter()
+        self._make = make
 
     def check(self, traffic: Traffic, reorder: str, pipeline_depth: int) -> None:
         """Every request's tokens equal those of its lone run, or stop at a near tie of that run."""
@@ -110,13 +114,13 @@ class Backbone:
             key = visit.request.key
             self.seen["requests"] += 1
             near_tie = False
-            for got, alone in zip(collector.sequences[key], run_alone(self.model, visit.request), strict=True):
+            for got, alone in zip(collector.sequences[key], run_alone(self.alone, visit.request), strict=True):
                 near_tie |= self._compare(got, alone, collector.ended.get(key))
             self.seen["near ties"] += near_tie
 
     def _run(self, traffic: Traffic, reorder: str, pipeline_depth: int) -> tuple[Collector, list[Visit]]:
         now = [0.0]
-        engine = make_engine(
+        engine = self._make(
             self.model,
             max_rows=traffic.max_rows,
             max_model_len=MAX_LEN,

@@ -13,6 +13,8 @@ from flover_backend.scheduler.config import ReorderMode, SchedulerConfig
 from flover_backend.scheduler.plan import Plan, StepResult
 from flover_backend.scheduler.scheduler import Scheduler
 
+HAS_GPU = torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1"
+
 
 class WatchedGpuRunner:
     """A `GpuRunner` that calls `watch` with each plan before it runs."""

@@ -28,7 +28,8 @@ class BlockAttention:
     def plan(self, tokens: PreparedTokens, inputs: TokenInputs | None) -> None:
         """Make the work lists of `tokens`; `inputs` names the chunks among them, None where there are none."""
         self._tokens, self._inputs = tokens, inputs
-        self._decode.plan(tokens.decode_lens[: self._max_decodes])
+        some = slice(self._max_decodes)
+        self._decode.plan(tokens.decode_lens[some], tokens.token_rows[some])
 
     def __call__(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """query [T, heads, head_dim]; keys, values of one layer -> [T, heads * head_dim]."""
@@ -36,7 +37,7 @@ class BlockAttention:
         assert tokens is not None
         out = query.new_empty((len(query), query.shape[1] * query.shape[2]))
         some = slice(self._max_decodes)
-        self._decode.run(query[some], keys, values, self._block_table, tokens.token_rows[some], self._scale, out[some])
+        self._decode.run(query[some], keys, values, self._block_table, self._scale, out[some])
         if inputs is not None:
             prefill_attention(
                 query, keys, values, self._block_table, inputs.items, inputs.num_items, self._scale, out,

@@ -30,7 +30,9 @@ def build_gpu_runner(
 ) -> GpuRunner:
     """Allocate row state and scratch, record every graph. `max_prompt_tokens`: most in one iteration."""
     slots = config.pipeline_depth + 2
-    rows = DeviceRows(config.max_rows, config.max_model_len, model, kv.block_size, slots)
+    rows = DeviceRows(
+        config.max_rows, config.max_model_len, kv.block_size, model.vocab_size, model.eos_token_ids, model.device
+    )
     max_decodes = row_buckets(config.max_rows)[-1]
     decode = DecodeAttention(
         max_decodes,
@@ -43,7 +45,9 @@ def build_gpu_runner(
         model.device,
     )
     attention = BlockAttention(decode, max_decodes, rows.block_table, model.head_dim**-0.5)
-    iteration = Iteration(model.fused(), kv, rows, attention, DeviceSampler(rows, model.eos_token_ids))
+    iteration = Iteration(
+        model.fused(), kv, rows, attention, DeviceSampler(rows, model.vocab_size, model.eos_token_ids)
+    )
     programs = Programs(iteration, rows, max_prompt_tokens + config.max_rows, slots)
     programs.record(progress)
     mover = Mover(kv, rows, max(config.max_block_moves, config.max_rows), slots)

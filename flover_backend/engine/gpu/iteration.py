@@ -47,7 +47,7 @@ class Iteration:
     def decode(self, num_rows: int, greedy: bool) -> Sampled:
         """Rows 0 .. num_rows-1 advance by a token."""
         tokens = PreparedTokens.empty(num_rows, self._rows.device)
-        prepare_decode(self._rows.state, self._rows.block_table, self._kv.block_size, tokens)
+        prepare_decode(self._rows.tables.state, self._rows.block_table, self._kv.block_size, tokens)
         self._attention.plan(tokens, None)
         hidden = self._model.forward(tokens, self._kv, self._attention)
         return self._sample(hidden, self._own_rows[:num_rows], greedy)
@@ -55,7 +55,7 @@ class Iteration:
     def body(self, inputs: TokenInputs, samples: SampleInputs, num_tokens: int) -> None:
         """The tokens of `inputs`, padded to `num_tokens`; the hidden states that `samples` names are kept."""
         tokens = PreparedTokens.empty(num_tokens, self._rows.device)
-        prepare_mixed(inputs.given, self._rows.state, self._rows.block_table, self._kv.block_size, tokens)
+        prepare_mixed(inputs.given, self._rows.tables.state, self._rows.block_table, self._kv.block_size, tokens)
         self._attention.plan(tokens, inputs)
         hidden = self._model.forward(tokens, self._kv, self._attention)
         torch.index_select(hidden, 0, samples.places, out=self.sampled_hidden)

@@ -36,7 +36,7 @@ class Mover:
             return
         began = self._mark()
         self.copy_blocks(plan.block_moves)
-        self._rows.move(plan.row_moves)
+        self._rows.move()
         ended = self._mark()
         if began is not None and ended is not None:
             self._running.append((began, ended))

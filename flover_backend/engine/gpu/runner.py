@@ -45,8 +45,9 @@ class GpuRunner:
     def run(self, plan: Plan) -> StepResult | None:
         """Launch `plan`; return the result of plan `plan.step - pipeline_depth`, None where there is none."""
         with self._on_stream():
+            self.state.upload(plan)
             self._mover.move(plan)
-            self.state.apply(plan)
+            self.state.apply()
             self._launch(plan)
         return self._results.pop() if len(self._results) > self.pipeline_depth else None
 

@@ -6,29 +6,28 @@ import torch
 
 from flover_backend.engine.gpu.rows import DeviceRows
 from flover_backend.kernels.gpu.advance import advance
-from flover_backend.kernels.gpu.argmax import argmax
+from flover_backend.kernels.gpu.argmax import ArgmaxScratch, argmax
 from flover_backend.kernels.gpu.sampling import sample
 
 
 class DeviceSampler:
     """Owns the sampler's scratch."""
 
-    def __init__(self, rows: DeviceRows, eos_token_ids: tuple[int, ...]) -> None:
+    def __init__(self, rows: DeviceRows, vocab_size: int, eos_token_ids: tuple[int, ...]) -> None:
         self._rows = rows
         self._eos_ids = torch.tensor(eos_token_ids, dtype=torch.int32, device=rows.device)
+        self._argmax_scratch = ArgmaxScratch.allocate(rows.num_rows, vocab_size, rows.device)
 
     def sample(self, logits: torch.Tensor, row_index: torch.Tensor, greedy: bool) -> torch.Tensor:
         """logits [S, V] of the rows `row_index` [S] int32 -> token ids [S] int32; the rows advance by them.
 
         greedy: every row wants its largest logit and nothing else.
         """
-        rows = self._rows
-        token_ids = torch.empty(len(row_index), dtype=torch.int32, device=rows.device)
+        tables, counts = self._rows.tables, self._rows.counts
+        chosen, token_ids = torch.empty((2, len(row_index)), dtype=torch.int32, device=logits.device)
         if greedy:
-            argmax(logits, token_ids)
+            argmax(logits, chosen, self._argmax_scratch)
         else:
-            sample(
-                logits, row_index, rows.state, rows.bias_ids, rows.bias_values, rows.mask_ids, rows.counts, token_ids
-            )
-        advance(token_ids, row_index, rows.state, self._eos_ids, rows.counts)
+            sample(logits, row_index, tables, counts, chosen)
+        advance(chosen, row_index, tables.state, self._eos_ids, counts, token_ids)
         return token_ids
