@@ -22,13 +22,12 @@ from flover_backend.kernels.gpu.dependent_launch import let_next_start, overlap,
 
 QUANTUM = 16
 """Positions; where sequences may be cut."""
-_PLAN_BLOCK = 1024
+_PLAN_BLOCK = 256
 
 
 @triton.jit
 def _plan_kernel(
     decode_lens,
-    token_rows,
     segments,
     pieces,
     num_tokens,
@@ -39,7 +38,7 @@ def _plan_kernel(
 ):
     """Program p cuts piece p: pieces [P, 4] int32 (first segment, begin, end, quanta a piece), begin and end in quanta.
 
-    Program 0 also writes segments [T, 4] int32, of the tokens that decode: (token, row, length, begin).
+    Program 0 also writes segments [T, 4] int32, of the tokens that decode: (token, length, begin, 0).
     """
     piece = tl.program_id(0)
     wait_for_previous(OVERLAP)
@@ -64,9 +63,8 @@ def _plan_kernel(
         if piece == 0:
             at = segments + 4 * (segments_before + tl.cumsum(lives, 0) - 1)
             tl.store(at, token, mask=quanta > 0)
-            tl.store(at + 1, tl.load(token_rows + token, mask=quanta > 0, other=0), mask=quanta > 0)
-            tl.store(at + 2, lens, mask=quanta > 0)
-            tl.store(at + 3, end - quanta, mask=quanta > 0)
+            tl.store(at + 1, lens, mask=quanta > 0)
+            tl.store(at + 2, end - quanta, mask=quanta > 0)
             segments_before += tl.sum(lives)
         quanta_before += tl.sum(quanta)
     tl.store(pieces + 4 * piece, ended)
@@ -97,7 +95,8 @@ def _attend_vector(
     """HEADS heads with keys and values of their own, over positions start .. stop - 1, by vector products.
 
     With HEADS as `_vector_config` chooses them a thread has 16 bytes of one head and all of a tile's positions, so that
-    no two warps share a head. (Triton spreads threads over the first dimension before the second: heads come first.) Returns maximum [HEADS], sum [HEADS] and unscaled result [HEADS, DIM].
+    no two warps share a head. (Triton spreads threads over the first dimension before the second: heads come first.)
+    Returns maximum [HEADS], sum [HEADS] and unscaled result [HEADS, DIM].
     """
     position = tl.arange(0, TILE)
     head = first_head + tl.arange(0, HEADS)
@@ -240,6 +239,7 @@ def _decode_kernel(  # noqa: PLR0915
     keys,
     values,
     block_table,
+    token_rows,
     segments,
     pieces,
     partial_results,
@@ -284,9 +284,9 @@ def _decode_kernel(  # noqa: PLR0915
     dim = tl.arange(0, DIM)
     while begin < end:
         token = tl.load(segments + 4 * segment)
-        row = tl.load(segments + 4 * segment + 1)
-        length = tl.load(segments + 4 * segment + 2)
-        first = tl.load(segments + 4 * segment + 3)
+        length = tl.load(segments + 4 * segment + 1)
+        first = tl.load(segments + 4 * segment + 2)
+        row = tl.load(token_rows + token)
         segment_end = first + (length + QUANTUM - 1) // QUANTUM
         until = tl.minimum(end, segment_end)
         start = (begin - first) * QUANTUM
@@ -402,17 +402,15 @@ class DecodeAttention:
         self._partial_sums = torch.empty(partials, 2, dtype=torch.float32, device=device)
         self._counters = torch.zeros(max_tokens * self._bundles, dtype=torch.int32, device=device)
 
-    def plan(self, decode_lens: torch.Tensor, token_rows: torch.Tensor) -> None:
+    def plan(self, decode_lens: torch.Tensor) -> None:
         """Cut the work of every layer of this iteration. One small launch.
 
-        decode_lens, token_rows [T] int32, T <= max_tokens: tokens in the sequence up to and with this one, 0 for a
-        token that does not decode; the row of the block table.
+        decode_lens [T] int32, T <= max_tokens: tokens in the sequence up to and with this one; 0: does not decode.
         """
-        assert decode_lens.dtype == token_rows.dtype == torch.int32 and decode_lens.shape == token_rows.shape
-        assert decode_lens.is_contiguous() and token_rows.is_contiguous() and len(decode_lens) <= self._max_tokens
+        assert decode_lens.dtype == torch.int32 and decode_lens.is_contiguous()
+        assert len(decode_lens) <= self._max_tokens
         _plan_kernel[(self.num_pieces,)](
             decode_lens,
-            token_rows,
             self._segments,
             self._pieces,
             len(decode_lens),
@@ -429,13 +427,15 @@ class DecodeAttention:
         keys: torch.Tensor,
         values: torch.Tensor,
         block_table: torch.Tensor,
+        token_rows: torch.Tensor,
         scale: float,
         out: torch.Tensor,
     ) -> None:
         """One layer, as `plan` cut it. Writes out's rows of tokens that decode, and no others.
 
         query [T, heads, head_dim], rows may lie apart; keys, values [blocks, block_size, kv_heads, head_dim]
-        contiguous, the tokens' own in them already; block_table [rows, max_blocks] int32; out [T, heads * head_dim].
+        contiguous, the tokens' own in them already; block_table [rows, max_blocks] int32; token_rows [T] int32, each
+        token's row of it; out [T, heads * head_dim].
         """
         num_heads, num_kv_heads, head_dim, block_size = self._shape
         assert query.shape[1:] == (num_heads, head_dim) and query.stride()[1:] == (head_dim, 1)
@@ -443,7 +443,11 @@ class DecodeAttention:
         assert (
             keys.is_contiguous() and values.is_contiguous() and query.dtype == keys.dtype == values.dtype == out.dtype
         )
-        assert block_table.dtype == torch.int32 and block_table.stride(1) == 1
+        assert (
+            block_table.dtype == token_rows.dtype == torch.int32
+            and token_rows.is_contiguous()
+            and block_table.stride(1) == 1
+        )
         assert out.is_contiguous() and out.shape == (len(query), num_heads * head_dim)
         config = self.config
         dim = max(16, triton.next_power_of_2(head_dim))
@@ -453,6 +457,7 @@ class DecodeAttention:
             keys,
             values,
             block_table,
+            token_rows,
             self._segments,
             self._pieces,
             self._partial_results,
