@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+
+import torch
 
 from flover_backend.engine.engine import Engine
 from flover_backend.engine.gpu.build import build_gpu_runner
