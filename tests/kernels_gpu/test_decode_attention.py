@@ -39,8 +39,8 @@ def attend(case: PagedCase, lens: list[int], config: DecodeConfig | None = None,
     out = case.poisoned_out()
     for _ in range(repeats):
         out = case.poisoned_out()
-        attention.plan(torch.tensor(lens, dtype=torch.int32, device=device))
-        attention.run(case.query, case.keys, case.values, case.table, rows, case.scale, out)
+        attention.plan(torch.tensor(lens, dtype=torch.int32, device=device), rows)
+        attention.run(case.query, case.keys, case.values, case.table, case.scale, out)
     return out
 
 
@@ -96,15 +96,16 @@ def test_pieces_are_equal_and_cover_every_sequence(device: torch.device) -> None
     for num_tokens in (1, 9, 1030):
         lens = [draw.choice((0, draw.randint(1, 40), draw.randint(1, 4000))) for _ in range(num_tokens)]
         attention = DecodeAttention(num_tokens, 8, 8, 128, 16, 256, torch.float16, device)
-        attention.plan(torch.tensor(lens, dtype=torch.int32, device=device))
+        rows = torch.arange(num_tokens, dtype=torch.int32, device=device) + 7
+        attention.plan(torch.tensor(lens, dtype=torch.int32, device=device), rows)
         quanta = [-(-n // QUANTUM) for n in lens]
         begins = [sum(quanta[:i]) for i in range(num_tokens)]
-        segments = [(i, lens[i], begins[i], 0) for i in range(num_tokens) if lens[i]]
+        segments = [(i, i + 7, lens[i], begins[i]) for i in range(num_tokens) if lens[i]]
         assert [tuple(s) for s in attention._segments.tolist()[: len(segments)]] == segments
         size, total = max(1, -(-sum(quanta) // attention.num_pieces)), sum(quanta)
         for i, (first, begin, end, width) in enumerate(attention._pieces.tolist()):
             assert (begin, end, width) == (min(i * size, total), min((i + 1) * size, total), size)
-            ends = [s[2] + -(-s[1] // QUANTUM) for s in segments]
+            ends = [s[3] + -(-s[2] // QUANTUM) for s in segments]
             assert begin == end or first == next(k for k, e in enumerate(ends) if e > begin)
 
 
@@ -113,7 +114,7 @@ def test_pieces_are_equal_and_cover_every_sequence(device: torch.device) -> None
 def test_compiles_for_hopper(heads: int, kv_heads: int, dtype: str) -> None:
     config = choose_config(heads, kv_heads, 128, torch.float16)
     pointers = dict.fromkeys(("query", "keys", "values", "out"), f"*{dtype}:16")
-    pointers |= dict.fromkeys(("block_table", "token_rows", "segments", "pieces", "counters"), "*i32:16")
+    pointers |= dict.fromkeys(("block_table", "segments", "pieces", "counters"), "*i32:16")
     pointers |= dict.fromkeys(("partial_results", "partial_sums"), "*fp32:16")
     signature = pointers | {"scale": "fp32", "query_stride": "i32:16", "table_stride": "i32:16"}
     constants = {

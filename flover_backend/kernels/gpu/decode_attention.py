@@ -28,6 +28,7 @@ _PLAN_BLOCK = 256
 @triton.jit
 def _plan_kernel(
     decode_lens,
+    token_rows,
     segments,
     pieces,
     num_tokens,
@@ -38,7 +39,7 @@ def _plan_kernel(
 ):
     """Program p cuts piece p: pieces [P, 4] int32 (first segment, begin, end, quanta a piece), begin and end in quanta.
 
-    Program 0 also writes segments [T, 4] int32, of the tokens that decode: (token, length, begin, 0).
+    Program 0 also writes segments [T, 4] int32, of the tokens that decode: (token, row, length, begin).
     """
     piece = tl.program_id(0)
     wait_for_previous(OVERLAP)
@@ -63,8 +64,9 @@ def _plan_kernel(
         if piece == 0:
             at = segments + 4 * (segments_before + tl.cumsum(lives, 0) - 1)
             tl.store(at, token, mask=quanta > 0)
-            tl.store(at + 1, lens, mask=quanta > 0)
-            tl.store(at + 2, end - quanta, mask=quanta > 0)
+            tl.store(at + 1, tl.load(token_rows + token, mask=quanta > 0, other=0), mask=quanta > 0)
+            tl.store(at + 2, lens, mask=quanta > 0)
+            tl.store(at + 3, end - quanta, mask=quanta > 0)
             segments_before += tl.sum(lives)
         quanta_before += tl.sum(quanta)
     tl.store(pieces + 4 * piece, ended)
@@ -239,7 +241,6 @@ def _decode_kernel(  # noqa: PLR0915
     keys,
     values,
     block_table,
-    token_rows,
     segments,
     pieces,
     partial_results,
@@ -284,9 +285,9 @@ def _decode_kernel(  # noqa: PLR0915
     dim = tl.arange(0, DIM)
     while begin < end:
         token = tl.load(segments + 4 * segment)
-        length = tl.load(segments + 4 * segment + 1)
-        first = tl.load(segments + 4 * segment + 2)
-        row = tl.load(token_rows + token)
+        row = tl.load(segments + 4 * segment + 1)
+        length = tl.load(segments + 4 * segment + 2)
+        first = tl.load(segments + 4 * segment + 3)
         segment_end = first + (length + QUANTUM - 1) // QUANTUM
         until = tl.minimum(end, segment_end)
         start = (begin - first) * QUANTUM
@@ -402,15 +403,17 @@ class DecodeAttention:
         self._partial_sums = torch.empty(partials, 2, dtype=torch.float32, device=device)
         self._counters = torch.zeros(max_tokens * self._bundles, dtype=torch.int32, device=device)
 
-    def plan(self, decode_lens: torch.Tensor) -> None:
+    def plan(self, decode_lens: torch.Tensor, token_rows: torch.Tensor) -> None:
         """Cut the work of every layer of this iteration. One small launch.
 
-        decode_lens [T] int32, T <= max_tokens: tokens in the sequence up to and with this one; 0: does not decode.
+        decode_lens, token_rows [T] int32, T <= max_tokens: tokens in the sequence up to and with this one, 0 for a
+        token that does not decode; the row of the block table.
         """
-        assert decode_lens.dtype == torch.int32 and decode_lens.is_contiguous()
-        assert len(decode_lens) <= self._max_tokens
+        assert decode_lens.dtype == token_rows.dtype == torch.int32 and decode_lens.shape == token_rows.shape
+        assert decode_lens.is_contiguous() and token_rows.is_contiguous() and len(decode_lens) <= self._max_tokens
         _plan_kernel[(self.num_pieces,)](
             decode_lens,
+            token_rows,
             self._segments,
             self._pieces,
             len(decode_lens),
@@ -427,15 +430,13 @@ class DecodeAttention:
         keys: torch.Tensor,
         values: torch.Tensor,
         block_table: torch.Tensor,
-        token_rows: torch.Tensor,
         scale: float,
         out: torch.Tensor,
     ) -> None:
         """One layer, as `plan` cut it. Writes out's rows of tokens that decode, and no others.
 
         query [T, heads, head_dim], rows may lie apart; keys, values [blocks, block_size, kv_heads, head_dim]
-        contiguous, the tokens' own in them already; block_table [rows, max_blocks] int32; token_rows [T] int32, each
-        token's row of it; out [T, heads * head_dim].
+        contiguous, the tokens' own in them already; block_table [rows, max_blocks] int32; out [T, heads * head_dim].
         """
         num_heads, num_kv_heads, head_dim, block_size = self._shape
         assert query.shape[1:] == (num_heads, head_dim) and query.stride()[1:] == (head_dim, 1)
@@ -457,7 +458,6 @@ class DecodeAttention:
             keys,
             values,
             block_table,
-            token_rows,
             self._segments,
             self._pieces,
             self._partial_results,

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import triton
 import triton.language as tl
@@ -236,7 +237,7 @@ def prefill_attention(
     )
 
 
-def prefill_items(chunks: Sequence[tuple[int, int, int, int]]) -> np.ndarray:
+def prefill_items(chunks: Sequence[tuple[int, int, int, int]]) -> npt.NDArray[np.int32]:
     """[N, 4] int32 items of (first token, queries, row of the block table, position of the first), longest work first.
 
     chunks: (first token in the batch, length >= 1, row, start) each. N is at most tokens // BLOCK_M + len(chunks).
@@ -249,4 +250,5 @@ def prefill_items(chunks: Sequence[tuple[int, int, int, int]]) -> np.ndarray:
     queries = np.minimum(length[chunk] - offset, BLOCK_M)
     position = start[chunk] + offset
     items = np.stack((first[chunk] + offset, queries, row[chunk], position), axis=1)
-    return items[np.argsort(-(position + queries) * queries, kind="stable")].astype(np.int32)
+    longest_first = np.argsort(-(position + queries) * queries, kind="stable")
+    return np.ascontiguousarray(items[longest_first], dtype=np.int32)
