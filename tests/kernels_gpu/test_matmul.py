@@ -109,6 +109,7 @@ POINTERS = {
     "partials": "*fp32:16",
     "counters": "*i32:16",
 }
+SIZES = {"M": "i32", "N": "i32:16", "K": "i32:16", "splits": "i32", "trigger": "i32", "eps": "fp32"}
 
 
 @pytest.mark.parametrize("case", ["plain", "gated", "shared"])
@@ -119,12 +120,12 @@ def test_compiles_for_hopper_without_spills(case: str) -> None:
         "shared": (config_for(64, 5120, 13824), {"NORM": False, "ADD": True, "GATED": False}),
     }
     config, fused = cases[case]
-    cut = {"SPLITS": config.splits, "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": config.block_k}
+    cut = {"SHARED": config.splits > 1, "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": config.block_k}
     found = compile_kernel(
         "flover_backend.kernels.gpu.matmul",
         "_skinny_kernel",
-        {**POINTERS, "M": "i32", "N": "i32:16", "K": "i32:16", "eps": "fp32"},
-        {**fused, **cut, "PREFETCH": config.prefetch, "TRIGGER": config.trigger, "OVERLAP": True},
+        {**POINTERS, **SIZES},
+        {**fused, **cut, "PREFETCH": config.prefetch, "OVERLAP": True},
         num_warps=config.num_warps,
         num_stages=config.num_stages,
     )

@@ -127,13 +127,11 @@ def _hand_in(acc, square_sum, slot, inside, columns, counter, NORM: tl.constexpr
 
 
 @triton.jit
-def _collect(
-    slots, inside, columns, TILE: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr, NORM: tl.constexpr
-):
+def _collect(slots, splits, inside, columns, TILE: tl.constexpr, BLOCK_M: tl.constexpr, NORM: tl.constexpr):
     """The sums of all shares of a tile, added in the order of the shares."""
     acc = tl.zeros((TILE, BLOCK_M), dtype=tl.float32)
     square_sum = tl.zeros((BLOCK_M,), dtype=tl.float32)
-    for share in tl.static_range(SPLITS):
+    for share in range(splits):
         slot = slots + share * (TILE * BLOCK_M + BLOCK_M)
         # NOTE: past L1, which does not see what other programs wrote.
         acc += tl.load(slot + inside, cache_modifier=".cg")
@@ -142,7 +140,7 @@ def _collect(
     return acc, square_sum
 
 
-@triton.jit(do_not_specialize=["M"])
+@triton.jit(do_not_specialize=["M", "splits", "trigger"])
 def _skinny_kernel(
     x,
     w,
@@ -153,25 +151,28 @@ def _skinny_kernel(
     M,
     N,
     K,
+    splits,
+    trigger,
     eps,
     NORM: tl.constexpr,
     ADD: tl.constexpr,
     GATED: tl.constexpr,
-    SPLITS: tl.constexpr,
+    SHARED: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PREFETCH: tl.constexpr,
-    TRIGGER: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):
     HALF: tl.constexpr = 2 if GATED else 1
     TILE: tl.constexpr = BLOCK_N // HALF
     width = N // HALF
-    tile = tl.program_id(0) // SPLITS
-    split = tl.program_id(0) % SPLITS
-    steps = K // BLOCK_K
-    first, last = steps * split // SPLITS, steps * (split + 1) // SPLITS
+    tile, split = tl.program_id(0), 0
+    first, last = 0, K // BLOCK_K
+    if SHARED:
+        tile, split = tl.program_id(0) // splits, tl.program_id(0) % splits
+        first, last = K // BLOCK_K * split // splits, K // BLOCK_K * (split + 1) // splits
+    trigger_step = tl.maximum(last - trigger, first)
     rows = tile * TILE + tl.arange(0, TILE)
     # NOTE: rows and columns past the end read the last one again (nothing is masked in the loop); none is stored.
     read_rows = tl.minimum(rows, width - 1).to(tl.int64)
@@ -201,22 +202,22 @@ def _skinny_kernel(
         acc = tl.dot(weights, values, acc, input_precision="ieee")
         if GATED:
             up = tl.dot(tl.load(w_places + width.to(tl.int64) * K), values, up, input_precision="ieee")
-        _let_next_start_at_zero(last - step - TRIGGER, OVERLAP)
+        _let_next_start_at_zero(step - trigger_step, OVERLAP)
         w_places += BLOCK_K
         x_places += BLOCK_K
     _let_next_start_at_zero(0, OVERLAP)
 
     square_sum = tl.sum(squares, 0)
-    if SPLITS == 1:
-        _finish(acc, up, square_sum, out, rows, columns, width, M, K, eps, NORM, ADD, GATED)
-    else:
+    if SHARED:
         SLOT: tl.constexpr = TILE * BLOCK_M + BLOCK_M
-        slots = partials + tile * SPLITS * SLOT
+        slots = partials + tile * splits * SLOT
         inside = tl.arange(0, TILE)[:, None] * BLOCK_M + columns[None, :]
-        if _hand_in(acc, square_sum, slots + split * SLOT, inside, columns, counters + tile, NORM) == SPLITS - 1:
-            acc, square_sum = _collect(slots, inside, columns, TILE, BLOCK_M, SPLITS, NORM)
+        if _hand_in(acc, square_sum, slots + split * SLOT, inside, columns, counters + tile, NORM) == splits - 1:
+            acc, square_sum = _collect(slots, splits, inside, columns, TILE, BLOCK_M, NORM)
             _finish(acc, up, square_sum, out, rows, columns, width, M, K, eps, NORM, ADD, GATED)
             tl.store(counters + tile, 0)
+    else:
+        _finish(acc, up, square_sum, out, rows, columns, width, M, K, eps, NORM, ADD, GATED)
 
 
 def supports(m: int, n: int, k: int, dtype: torch.dtype) -> bool:
@@ -227,13 +228,13 @@ def supports(m: int, n: int, k: int, dtype: torch.dtype) -> bool:
 def config_for(m: int, n: int, k: int, *, gated: bool = False) -> SkinnyConfig:
     """The configuration of a shape: as many programs as are resident at once, and no second, half-empty round."""
     block_m = max(8, triton.next_power_of_2(m))
-    block_n = 128 if gated or block_m == 64 else 64
+    block_n = 128 if gated or block_m >= 32 else 64
     block_k = 128 if block_n == 64 and k % 128 == 0 else 64
     tiles, steps = triton.cdiv(n, block_n), k // block_k
     splits = 1 if gated else max(1, min(_RESIDENT_PROGRAMS // tiles, steps // 4, 8))
     num_stages = min(6, _SHARED_BYTES // ((block_n + block_m) * block_k * 2))
     prefetch = 4 if k // splits >= 2 * 128 + block_k else 0
-    return SkinnyConfig(block_m, block_n, block_k, splits, 4, num_stages, prefetch, trigger=8)
+    return SkinnyConfig(block_m, block_n, block_k, splits, 4, num_stages, prefetch, trigger=1024 // block_k)
 
 
 def skinny_matmul(
@@ -256,13 +257,13 @@ def skinny_matmul(
     (m, k), n = x.shape, w.shape[0]
     target = residual if out is None else out
     assert target is not None and (out is None or residual is None)
-    assert w.shape == (n, k) and target.shape == (m, n // 2 if gated else n) and supports(m, n, k, x.dtype)
+    config = config or config_for(m, n, k, gated=gated)
+    assert k % config.block_k == 0 and config.splits <= k // config.block_k and (config.splits == 1 or not gated)
+    assert w.shape == (n, k) and target.shape == (m, n // 2 if gated else n) and m <= config.block_m
     assert x.dtype == w.dtype == target.dtype and x.is_contiguous() and w.is_contiguous() and target.is_contiguous()
     assert target.data_ptr() != x.data_ptr()
     assert norm_weight is None or (norm_weight.shape == (k,) and norm_weight.dtype == x.dtype)
-    config = config or config_for(m, n, k, gated=gated)
     tiles = triton.cdiv(n, config.block_n)
-    assert k % config.block_k == 0 and m <= config.block_m and (config.splits == 1 or not gated)
     if config.splits > 1:
         assert tiles * config.splits * (config.block_n + 1) * config.block_m <= workspace.partials.numel()
         assert tiles <= workspace.counters.numel()
@@ -276,16 +277,17 @@ def skinny_matmul(
         m,
         n,
         k,
+        config.splits,
+        config.trigger,
         eps,
         NORM=norm_weight is not None,
         ADD=residual is not None,
         GATED=gated,
-        SPLITS=config.splits,
+        SHARED=config.splits > 1,
         BLOCK_M=config.block_m,
         BLOCK_N=config.block_n,
         BLOCK_K=config.block_k,
         PREFETCH=config.prefetch,
-        TRIGGER=config.trigger,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
         **overlap(x.device),
