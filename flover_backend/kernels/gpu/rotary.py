@@ -116,7 +116,8 @@ def rotate_and_write(
     assert all(t.is_contiguous() for t in (qkv, keys, values, query_out))
     if num_tokens == 0:
         return
-    heads = 8 if num_tokens <= 64 else 32
+    heads = 8 if num_tokens <= 64 else 16
+    columns = triton.next_power_of_2(dim // 2)
     _rotate_and_write_kernel[(num_tokens, triton.cdiv(num_heads + 2 * kv_heads, heads))](
         qkv,
         positions,
@@ -132,9 +133,9 @@ def rotate_and_write(
         K=kv_heads,
         HALF=dim // 2,
         HEADS=heads,
-        COLUMNS=triton.next_power_of_2(dim // 2),
+        COLUMNS=columns,
         NORM=q_norm is not None,
-        num_warps=2 if heads == 8 else 4,
+        num_warps=max(1, columns // 32),  # a thread an angle: with more, each computes several angles' cosines
         **overlap(qkv.device),
     )
 
