@@ -6,6 +6,7 @@ import time
 
 from flover_backend.channel import Iteration
 from flover_backend.engine.interface import EngineGauges, RequestEnded, Runner, SequenceUpdate, StepStats
+from flover_backend.engine.ranges import phase
 from flover_backend.request import Request
 from flover_backend.scheduler.plan import Plan
 from flover_backend.scheduler.scheduler import Scheduler
@@ -22,9 +23,12 @@ class Engine:
     def step(self) -> list[SequenceUpdate | RequestEnded]:
         """Run one iteration."""
         started = time.monotonic()
-        plan = self.scheduler.plan()
-        result = self.runner.run(plan)
-        updates = self.scheduler.commit(result)
+        with phase("plan"):
+            plan = self.scheduler.plan()
+        with phase("run"):
+            result = self.runner.run(plan)
+        with phase("commit"):
+            updates = self.scheduler.commit(result)
         self.last_stats = None if plan.is_empty else self._stats(plan, started)
         return updates
 
