@@ -28,6 +28,8 @@ class Arrival:
     at: float
     prompt: list[int]
     new_tokens: int
+    after_steps: int = 0
+    """And not before so many steps gave tokens."""
 
 
 @dataclass(slots=True)
@@ -93,17 +95,19 @@ def drive(
     """
     record = Record()
     numbers: dict[int, int] = {}
-    pending, start = deque(sorted(arrivals, key=lambda arrival: arrival.at)), clock()
+    pending, start = deque(sorted(arrivals, key=lambda arrival: (arrival.after_steps, arrival.at))), clock()
     try:
         while pending or engine.has_work:
             now = clock() - start
             if now > limit_s:
                 raise BenchError(f"the run was given up after {limit_s:.0f} s, {len(record.steps)} iterations")
-            while pending and pending[0].at <= now:
+            while pending and pending[0].at <= now and pending[0].after_steps <= len(record.steps):
                 numbers[_add(engine, pending.popleft())] = len(record.added)
                 record.added.append(clock() - start)
             if not engine.has_work:
-                time.sleep(min(0.0005, max(0.0, pending[0].at - now)))
+                if pending[0].at <= now:
+                    raise BenchError(f"all ended after {len(record.steps)} of {pending[0].after_steps} iterations")
+                time.sleep(min(0.0005, pending[0].at - now))
                 continue
             updates = engine.step()
             now = clock() - start

@@ -87,7 +87,9 @@ def judge(part: str, model: str, what: str, value: float, bar: Bar | None, unit:
 
 def failed(part: str, model: str, error: Exception) -> Line:
     """A part that gave no figure: missed."""
-    return Line(part, model, "not measured", "", f"{type(error).__name__}: {error}".splitlines()[0][:160], False)
+    return Line(
+        part, model, f"{part}: not measured", "", f"{type(error).__name__}: {error}".splitlines()[0][:160], False
+    )
 
 
 def show(value: float, unit: str) -> str:

@@ -6,7 +6,6 @@ Each takes a `Session` and yields its lines as they are measured.
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Callable, Iterator
 
 from flover_backend.bench_engine import bars
@@ -112,14 +111,14 @@ def join(session: Session) -> Iterator[Line]:
     """Gaps between a running row's tokens while a long prompt joins, against those before; its own first token."""
     sizes, vocab = session.sizes, session.info.vocab_size
     length = min(sizes.join_prompt, session.info.max_model_len - 16)
-    gap = _steady_gap(session)
+    drive(session.engine, burst(sizes, sizes.join_rows, vocab, 16))
     calm: list[float] = []
     during: list[float] = []
     own: list[float] = []
     for number in range(sizes.join_repeats):
-        at = gap * (sizes.join_after + random.Random(number).random())
         running = burst(sizes, sizes.join_rows, vocab, 2 * sizes.join_after + 40)
-        record = drive(session.engine, [*running, Arrival(at, prompts(1, length, vocab, number)[0], 8)])
+        joining = Arrival(0.0, prompts(1, length, vocab, number)[0], 8, sizes.join_after)
+        record = drive(session.engine, [*running, joining])
         joined, first = record.added[-1], record.times(sizes.join_rows)[0]
         calm += _gaps_ending_in(record, record.all_started_of(sizes.join_rows), joined)[4:]
         during += _gaps_ending_in(record, joined, first)
@@ -149,11 +148,6 @@ def join(session: Session) -> Iterator[Line]:
         "s",
         s=times.scaled(1.0),
     )
-
-
-def _steady_gap(session: Session) -> float:
-    record = drive(session.engine, burst(session.sizes, session.sizes.join_rows, session.info.vocab_size, 24))
-    return Spread.of(record.gaps(record.all_started())).median
 
 
 def _gaps_ending_in(record: Record, since: float, until: float) -> list[float]:

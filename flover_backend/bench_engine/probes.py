@@ -6,7 +6,7 @@ On a GPU work is timed as replays of a CUDA graph between events; on a CPU with 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -112,11 +112,3 @@ def _wall_seconds(work: Callable[[], object], repeats: int) -> list[float]:
             work()
             seconds.append(time.perf_counter() - started)
     return seconds[1:]
-
-
-def product_times(
-    shape: Shape, dtype: torch.dtype, device: torch.device, rows: Iterable[int]
-) -> tuple[dict[int, Spread], Products]:
-    """Seconds of an iteration's products by number of rows; the caller drops `Products` to free its weights."""
-    products = Products(shape, dtype, device)
-    return {count: products.seconds(count) for count in rows}, products

@@ -16,14 +16,14 @@ PHASES = ("plan", "run", "commit")
 """The host's ranges, as engine/engine.py names them."""
 _DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 KINDS = (
-    ("copies", r"memcpy|memset|copy_blocks|block_copy"),
-    ("attention", r"attention|attn|flash|fmha"),
-    ("sampling", r"sampl|argmax|top_?[kp]|softmax|logit|penal|cumsum|cdf|select"),
-    ("products", r"gemm|gemv|nvjet|cutlass|cublas|splitk|xmma|linear|matmul"),
+    ("copies", r"memcpy|memset|^_copy_kernel"),
+    ("attention", r"attention|attn|flash|fmha|_decode_kernel|prefill|_plan_kernel"),
+    ("sampling", r"sampl|argmax|top_?[kp]|softmax|logit|penal|threshold|cdf"),
+    ("products", r"gemm|gemv|nvjet|cutlass|cublas|splitk|xmma|skinny|matmul"),
     ("norms", r"norm"),
-    ("rotary, KV write", r"rotary|rope|write_kv|kv_write"),
-    ("activation", r"silu|gelu|activation|act_and|gated"),
-    ("row state", r"prepare|advance|row|embed|index|gather|scatter"),
+    ("rotary, KV write", r"rota|rope|write_kv"),
+    ("activation", r"silu|gelu|activation|gated"),
+    ("row state", r"prepare|advance|_move_kernel|_apply_kernel|embed"),
 )
 """(kind, what its kernels' names look like); the first that fits counts."""
 OTHER = "other"

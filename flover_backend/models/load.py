@@ -69,6 +69,12 @@ def weight_bytes(model_dir: Path, dtype: str, device: str, load_format: str = "a
     return _weight_bytes(architecture, config, resolve_dtype(dtype, torch.device(device), model_dir, load_format))
 
 
+def build_from(model_dir: Path, weights: Weights) -> Model:
+    """The directory's model from weights of the caller's own making."""
+    architecture, config = _read(model_dir)
+    return architecture.build(config, weights)
+
+
 def _weight_bytes(architecture: Architecture[Any], config: ModelConfig, dtype: torch.dtype) -> int:
     return architecture.build(config, ShapesOnly(dtype)).weight_bytes
 
