@@ -115,7 +115,7 @@ def test_compiles_for_hopper(heads: int, kv_heads: int, dtype: str) -> None:
     config = choose_config(heads, kv_heads, 128, torch.float16)
     pointers = dict.fromkeys(("query", "keys", "values", "out"), f"*{dtype}:16")
     pointers |= dict.fromkeys(("block_table", "segments", "pieces", "counters"), "*i32:16")
-    pointers |= dict.fromkeys(("partial_results", "partial_sums"), "*fp32:16")
+    pointers |= dict.fromkeys(("partial_results", "partial_weights"), "*fp32:16")
     signature = pointers | {"scale": "fp32", "query_stride": "i32:16", "table_stride": "i32:16"}
     constants = {
         "KV_HEADS": kv_heads, "GROUP": heads // kv_heads, "HEAD_DIM": 128, "DIM": 128, "BLOCK_SIZE": 16,

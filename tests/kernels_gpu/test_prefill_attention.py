@@ -102,7 +102,7 @@ def test_items_cover_every_query_once_longest_first(lens: list[tuple[int, int]])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(40, 40), (32, 8)])
 def test_compiles_for_hopper(heads: int, kv_heads: int) -> None:
     group = heads // kv_heads
-    config = choose_config(group, 128, torch.bfloat16)
+    config = choose_config(8192, group, 128, torch.bfloat16)
     signature = dict.fromkeys(("query", "keys", "values", "out"), "*bf16:16")
     signature |= dict.fromkeys(("block_table", "items", "num_items"), "*i32:16")
     signature |= {"scale": "fp32", "query_stride": "i32:16", "table_stride": "i32:16"}

@@ -193,7 +193,7 @@ def _attend_dot(
 @triton.jit
 def _combine(
     partial_results,
-    partial_sums,
+    partial_weights,
     first_head,
     first_piece,
     last_piece,
@@ -217,19 +217,18 @@ def _combine(
         place = slot[None, :] * ALL_HEADS + first_head + head[:, None]
         mask = (head < num_heads)[:, None] & (piece <= last_piece)[None, :]
         # Not from L1: other programs wrote these.
-        maxima = tl.load(partial_sums + 2 * place, mask=mask, other=float("-inf"), cache_modifier=".cg")
-        sums = tl.load(partial_sums + 2 * place + 1, mask=mask, other=0.0, cache_modifier=".cg")
+        logs = tl.load(partial_weights + place, mask=mask, other=float("-inf"), cache_modifier=".cg")
         results = tl.load(
             partial_results + place[:, :, None] * HEAD_DIM + dim[None, None, :],
             mask=mask[:, :, None] & (dim < HEAD_DIM)[None, None, :],
             other=0.0,
             cache_modifier=".cg",
         )
-        new_maximum = tl.maximum(maximum, tl.max(maxima, 1))
+        new_maximum = tl.maximum(maximum, tl.max(logs, 1))
         known = tl.where(head < num_heads, new_maximum, 0.0)
-        weights = tl.exp2(maxima - known[:, None])
+        weights = tl.exp2(logs - known[:, None])
         shrink = tl.exp2(maximum - known)
-        total = total * shrink + tl.sum(weights * sums, 1)
+        total = total * shrink + tl.sum(weights, 1)
         result = result * shrink[:, None] + tl.sum(weights[:, :, None] * results, 1)
         maximum = new_maximum
     return result / tl.where(head < num_heads, total, 1.0)[:, None]
@@ -244,7 +243,7 @@ def _decode_kernel(  # noqa: PLR0915
     segments,
     pieces,
     partial_results,
-    partial_sums,
+    partial_weights,
     counters,
     out,
     scale,
@@ -266,8 +265,9 @@ def _decode_kernel(  # noqa: PLR0915
 ):
     """Program (piece, heads): the heads of one key-value head (dot) or HEADS heads (vector), over the piece's segments.
 
-    partial_results [2 * pieces, heads, HEAD_DIM] float32, partial_sums [2 * pieces, heads, 2] float32 (maximum, sum):
-    place 2 p + 1 is the segment that begins in piece p and goes on beyond it, 2 p the one that came from before.
+    partial_results [2 * pieces, heads, HEAD_DIM] float32; partial_weights [2 * pieces, heads] float32, the base 2
+    logarithms of their sums of weights. Place 2 p + 1 is the segment that begins in piece p and goes on beyond it,
+    2 p the one that came from before.
     """
     ALL_HEADS: tl.constexpr = KV_HEADS * GROUP
     BUNDLES: tl.constexpr = KV_HEADS if USE_DOT else (KV_HEADS + HEADS - 1) // HEADS
@@ -309,20 +309,19 @@ def _decode_kernel(  # noqa: PLR0915
         first_piece = first // size
         last_piece = (segment_end - 1) // size
         token_out = out + (token.to(tl.int64) * ALL_HEADS + first_head) * HEAD_DIM
+        result = result / tl.where(head < num_heads, total, 1.0)[:, None]
         if first_piece == last_piece:
-            result = result / tl.where(head < num_heads, total, 1.0)[:, None]
             tl.store(token_out + head[:, None] * HEAD_DIM + dim[None, :], result.to(out.dtype.element_ty), mask=mask)
         else:
             place = (2 * piece + (begin == first).to(tl.int32)) * ALL_HEADS + first_head + head
             tl.store(partial_results + place[:, None] * HEAD_DIM + dim[None, :], result, mask=mask)
-            tl.store(partial_sums + 2 * place, maximum, mask=head < num_heads)
-            tl.store(partial_sums + 2 * place + 1, total, mask=head < num_heads)
+            tl.store(partial_weights + place, maximum + tl.log2(total), mask=head < num_heads)
             tl.debug_barrier()
             arrived = tl.atomic_add(counters + token * BUNDLES + bundle, 1, sem="acq_rel")
             if arrived == last_piece - first_piece:
                 tl.store(counters + token * BUNDLES + bundle, 0)
                 combined = _combine(
-                    partial_results, partial_sums, first_head, first_piece, last_piece, num_heads,
+                    partial_results, partial_weights, first_head, first_piece, last_piece, num_heads,
                     ALL_HEADS, HEAD_DIM, OUT_HEADS, DIM, PARTS,
                 )  # fmt: skip
                 out_head = tl.arange(0, OUT_HEADS)
@@ -354,20 +353,22 @@ class DecodeConfig:
 
 def choose_config(num_heads: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> DecodeConfig:
     """Vector products where every query head has keys of its own, matrix products where several share them."""
+    row_bytes = max(16, triton.next_power_of_2(head_dim)) * dtype.itemsize
     if num_heads == num_kv_heads:
-        return _vector_config(num_kv_heads, head_dim, dtype)
+        return _vector_config(num_kv_heads, row_bytes)
     heads = max(16, triton.next_power_of_2(num_heads // num_kv_heads))
-    wide = triton.next_power_of_2(head_dim) * dtype.itemsize
-    return DecodeConfig(True, heads, max(16, min(64, (64 * 256) // wide)), 3, 4, 2, 1)
+    programs_per_sm = 3 if heads * row_bytes <= 8 << 10 and row_bytes <= 512 else 2
+    return DecodeConfig(True, heads, max(16, min(64, (16 << 10) // row_bytes)), 3, 4, programs_per_sm, 1)
 
 
-def _vector_config(num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> DecodeConfig:
-    """A warp's 512-byte load is `a_warp` heads of one position: with that many heads a warp, no two share a head."""
-    width = max(16, triton.next_power_of_2(head_dim))
-    a_warp = max(1, 512 // (width * dtype.itemsize))
+def _vector_config(num_kv_heads: int, row_bytes: int) -> DecodeConfig:
+    """A warp's 512-byte load is `a_warp` heads of one position: with that many heads a warp, no two share a head.
+
+    Loads go through shared memory: the compiler would put off those through registers until they are needed.
+    """
+    a_warp = max(1, 512 // row_bytes)
     num_warps = next((warps for warps in (4, 2) if num_kv_heads % (a_warp * warps) == 0), 1)
-    tile = 16 if width * dtype.itemsize <= 512 and dtype.itemsize == 2 else 8
-    return DecodeConfig(False, a_warp * num_warps, tile, 1, num_warps, 12 // num_warps, 1)
+    return DecodeConfig(False, a_warp * num_warps, 8 if row_bytes <= 512 else 4, 4, num_warps, 8 // num_warps, 1)
 
 
 class DecodeAttention:
@@ -400,7 +401,7 @@ class DecodeAttention:
         self._pieces = torch.zeros(self.num_pieces, 4, dtype=torch.int32, device=device)
         partials = 2 * self.num_pieces * num_heads
         self._partial_results = torch.empty(partials, head_dim, dtype=torch.float32, device=device)
-        self._partial_sums = torch.empty(partials, 2, dtype=torch.float32, device=device)
+        self._partial_weights = torch.empty(partials, dtype=torch.float32, device=device)
         self._counters = torch.zeros(max_tokens * self._bundles, dtype=torch.int32, device=device)
 
     def plan(self, decode_lens: torch.Tensor, token_rows: torch.Tensor) -> None:
@@ -457,7 +458,7 @@ class DecodeAttention:
             self._segments,
             self._pieces,
             self._partial_results,
-            self._partial_sums,
+            self._partial_weights,
             self._counters,
             out,
             scale * math.log2(math.e),

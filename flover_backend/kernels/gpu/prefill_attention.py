@@ -23,6 +23,8 @@ from flover_backend.kernels.gpu.dependent_launch import let_next_start, overlap,
 
 BLOCK_M = 128
 """Most queries of an item."""
+_FEW_TOKENS = 1024
+"""Up to here smaller tiles run more programs at once."""
 
 
 @triton.jit
@@ -172,14 +174,14 @@ class PrefillConfig:
     num_warps: int
 
 
-def choose_config(group: int, head_dim: int, dtype: torch.dtype) -> PrefillConfig:
-    """`group`: query heads that share keys."""
+def choose_config(num_tokens: int, group: int, head_dim: int, dtype: torch.dtype) -> PrefillConfig:
+    """`num_tokens` of the batch; `group`: query heads that share keys."""
     dim = triton.next_power_of_2(head_dim)
     if dtype == torch.float32:
-        return PrefillConfig(max(32, triton.next_power_of_2(group)), 32, 2 if dim <= 128 else 1, 4)
-    if dim > 128:
-        return PrefillConfig(128, 64, 2, 8)
-    return PrefillConfig(128, 64, 3, 8)
+        return PrefillConfig(32, 32 if dim <= 128 else 16, 1, 8)
+    if num_tokens <= _FEW_TOKENS:
+        return PrefillConfig(64, 64, 2, 4)
+    return PrefillConfig(128, 64, 2, 8)
 
 
 def prefill_attention(
@@ -210,7 +212,7 @@ def prefill_attention(
     if max_items == 0:
         return
     group = num_heads // num_kv_heads
-    config = config or choose_config(group, head_dim, query.dtype)
+    config = config or choose_config(len(query), group, head_dim, query.dtype)
     queries = config.rows // group
     _prefill_kernel[(num_kv_heads * triton.cdiv(BLOCK_M, queries), max_items)](
         query,
