@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,6 +70,12 @@ def test_last_tile_is_partly_outside(gated: bool, device: torch.device) -> None:
     _check(5, 160, 128, torch.float16, device, _config(8), gated=gated, norm=True)
 
 
+@pytest.mark.parametrize("gated", [False, True])
+def test_weights_by_the_copy_engine(gated: bool, device: torch.device) -> None:
+    config = replace(_config(8, block_n=128 if gated else 64), tma=True)
+    _check(5, 160, 128, torch.float16, device, config, gated=gated, norm=True)
+
+
 def test_shares_of_unequal_length(device: torch.device) -> None:
     _check(4, 64, 320, torch.float16, device, _config(4, splits=4))
 
@@ -125,7 +132,7 @@ def test_compiles_for_hopper_without_spills(case: str) -> None:
         "flover_backend.kernels.gpu.matmul",
         "_skinny_kernel",
         {**POINTERS, **SIZES},
-        {**fused, **cut, "PREFETCH": config.prefetch, "OVERLAP": True},
+        {**fused, **cut, "PREFETCH": config.prefetch, "TMA": False, "OVERLAP": True},
         num_warps=config.num_warps,
         num_stages=config.num_stages,
     )

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from flover_backend.kernels.gpu.activation import silu_times
 from flover_backend.kernels.gpu.dependent_launch import overlap, wait_for_previous
@@ -61,6 +62,15 @@ def _let_next_start_at_zero(count, OVERLAP: tl.constexpr):
             is_pure=False,
             pack=1,
         )
+
+
+@triton.jit
+def _read(places, tiles_of_w, row, column, TMA: tl.constexpr):
+    """A tile of w, by each thread's copies from `places` or by the copy engine."""
+    if TMA:
+        return tiles_of_w.load([row, column])
+    else:
+        return tl.load(places)
 
 
 @triton.jit
@@ -124,6 +134,7 @@ def _skinny_kernel(
     x,
     w,
     out,
+    tiles_of_w,
     norm_weight,
     partials,
     counters,
@@ -141,6 +152,7 @@ def _skinny_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PREFETCH: tl.constexpr,
+    TMA: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):
     HALF: tl.constexpr = 2 if GATED else 1
@@ -160,8 +172,7 @@ def _skinny_kernel(
         _prefetch(w, read_rows + width, K, first * BLOCK_K, last * BLOCK_K, PREFETCH // HALF, OVERLAP)
     wait_for_previous(OVERLAP)
 
-    columns = tl.arange(0, BLOCK_M)
-    k = tl.arange(0, BLOCK_K)
+    columns, k = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_K)
     w_places = w + read_rows[:, None] * K + (first * BLOCK_K + k)[None, :]
     x_places = x + tl.minimum(columns, M - 1)[None, :] * K + (first * BLOCK_K + k)[:, None]
     gains = norm_weight + k
@@ -170,7 +181,7 @@ def _skinny_kernel(
     up = tl.zeros((TILE, BLOCK_M), dtype=tl.float32)
     squares = tl.zeros((BLOCK_K, BLOCK_M), dtype=tl.float32)
     for step in range(first, last):
-        weights = tl.load(w_places)
+        weights = _read(w_places, tiles_of_w, tile * TILE, step * BLOCK_K, TMA)
         values = tl.load(x_places)
         if NORM:
             next_gain = tl.load(gains + tl.minimum(step + 1, last - 1) * BLOCK_K)
@@ -180,7 +191,8 @@ def _skinny_kernel(
             gain = next_gain
         acc = tl.dot(weights, values, acc, input_precision="ieee")
         if GATED:
-            up = tl.dot(tl.load(w_places + width.to(tl.int64) * K), values, up, input_precision="ieee")
+            more = _read(w_places + width.to(tl.int64) * K, tiles_of_w, width + tile * TILE, step * BLOCK_K, TMA)
+            up = tl.dot(more, values, up, input_precision="ieee")
         _let_next_start_at_zero(step - trigger_step, OVERLAP)
         w_places += BLOCK_K
         x_places += BLOCK_K
@@ -233,6 +245,7 @@ def skinny_matmul(
         x,
         w,
         target,
+        TensorDescriptor.from_tensor(w, [config.block_n // (2 if gated else 1), config.block_k]) if config.tma else w,
         w if norm_weight is None else norm_weight,
         workspace.partials,
         workspace.counters,
@@ -250,6 +263,7 @@ def skinny_matmul(
         BLOCK_N=config.block_n,
         BLOCK_K=config.block_k,
         PREFETCH=config.prefetch,
+        TMA=config.tma,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
         **overlap(x.device),

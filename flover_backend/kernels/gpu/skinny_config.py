@@ -28,6 +28,8 @@ class SkinnyConfig:
     """Pieces of 128 elements of each of its rows of w that a program asks for before it waits."""
     trigger: int
     """Steps over K left when the next kernel may start."""
+    tma: bool = False
+    """Read w by the bulk tensor copy engine instead of each thread's own copies."""
 
 
 def supports(m: int, n: int, k: int, dtype: torch.dtype) -> bool:
