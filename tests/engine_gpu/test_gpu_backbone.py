@@ -46,7 +46,7 @@ def check(backbone: Backbone, reorder: str, examples: int, num_requests: tuple[i
 
 @pytest.mark.parametrize("reorder", MODES)
 def test_tokens_equal_those_of_the_request_alone_on_the_cpu(backbone, reorder):
-    check(backbone, reorder, 12 if HAS_GPU else 1, (2, 5, 8) if HAS_GPU else (3,))
+    check(backbone, reorder, 12 if HAS_GPU else 3, (2, 5, 8) if HAS_GPU else (3,))
 
 
 @pytest.mark.gpu

@@ -1,6 +1,6 @@
 """CUDA graphs: a function's kernels recorded once and launched together ever after.
 
-On a CPU (Triton's interpreter, in tests) a recorded function is simply called again.
+On a CPU (Triton's interpreter, in tests) nothing is recorded: each replay calls the function.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ T = TypeVar("T")
 
 
 class Recorded(Generic[T]):
-    """`result` is what the function returned: tensors that each `replay` writes anew."""
+    """`replay` launches the function's kernels and returns what it returned: the same tensors, written anew."""
 
-    def __init__(self, result: T, replay: Callable[[], None]) -> None:
-        self.result = result
+    def __init__(self, replay: Callable[[], T]) -> None:
         self.replay = replay
 
 
@@ -25,31 +24,31 @@ class GraphRecorder:
     """Records on one stream, all graphs into one memory pool: they never run at the same time."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
+    def warm(self, function: Callable[[], object]) -> None:
+        """Run a function that is never recorded, so that its kernels are compiled and its memory is there."""
+        if self.stream is not None:
+            with torch.cuda.stream(self.stream):
+                function()
+
     def record(self, function: Callable[[], T]) -> Recorded[T]:
         """Run `function` once, so that its kernels are compiled, then record it."""
-        if self._device.type != "cuda":
-            return _called_again(function)
+        if self.stream is None:
+            return Recorded(function)
         with torch.cuda.stream(self.stream):
             function()
-            torch.cuda.current_stream().synchronize()
+            self.stream.synchronize()
             graph = torch.cuda.CUDAGraph()
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 result = function()
             finally:
                 graph.capture_end()
-        return Recorded(result, graph.replay)
 
+        def replay() -> T:
+            graph.replay()
+            return result
 
-def _called_again(function: Callable[[], T]) -> Recorded[T]:
-    recorded = Recorded(function(), lambda: None)
-
-    def replay() -> None:
-        recorded.result = function()
-
-    recorded.replay = replay
-    return recorded
+        return Recorded(replay)

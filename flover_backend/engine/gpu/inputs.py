@@ -42,7 +42,7 @@ class TokenInputs:
     """Tokens of one iteration of at most `max_tokens`: decoding rows, rows computed for nothing, chunks, padding."""
 
     def __init__(self, max_tokens: int, max_chunks: int, dead_row: int, slots: int, device: torch.device) -> None:
-        self._dead_row, self._max_tokens, self._max_chunks = dead_row, max_tokens, max_chunks
+        self._dead_row, self.max_tokens, self._max_chunks = dead_row, max_tokens, max_chunks
         self.max_items = self.max_items_of(max_tokens)
         self._upload = Upload(4 + 4 * self.max_items + 3 * max_tokens, slots, device)
         head, items, given = self._upload.tensor.split([4, 4 * self.max_items, 3 * max_tokens])
@@ -64,7 +64,7 @@ class TokenInputs:
         items = prefill_items(_places(plan, len(single)))
         array[0] = len(items)
         array[4 : 4 + items.size] = items.ravel()
-        rows, ids, positions = array[4 + 4 * self.max_items :].reshape(3, self._max_tokens)[:, :num_tokens]
+        rows, ids, positions = array[4 + 4 * self.max_items :].reshape(3, self.max_tokens)[:, :num_tokens]
         end = len(single)
         rows[:end], ids[:end], positions[:end] = single, FROM_STATE, 0
         for chunk in plan.chunks:

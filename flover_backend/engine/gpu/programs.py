@@ -36,7 +36,8 @@ class Programs:
 
     def record(self, progress: Callable[[float], None]) -> None:
         """Record every graph, the largest first so that the smaller ones fit into its memory; 0 .. 1 as it goes."""
-        self._iteration.body(self._large_inputs, self._samples, len(self._large_inputs.given[0]))
+        largest = partial(self._iteration.body, self._large_inputs, self._samples, self._large_inputs.max_tokens)
+        self._recorder.warm(largest)
         sizes = [(size, greedy) for size in reversed(self._row_buckets) for greedy in (True, False)]
         total, done = 2 * len(sizes) + len(self._token_buckets), 0
         for num_tokens in reversed(self._token_buckets):
@@ -54,8 +55,7 @@ class Programs:
     def decode(self, plan: Plan) -> Sampled:
         """A plan without chunks whose rows 0 .. num_rows-1 all decode or are dead; entry r of the result is row r's."""
         program = self._decodes[bucket_of(self._row_buckets, plan.num_rows), self._is_greedy]
-        program.replay()
-        return program.result
+        return program.replay()
 
     def mixed(self, plan: Plan) -> Sampled | None:
         """Any other plan that computes; entry i of the result is `sampled_rows()[i]`'s. None: nothing is sampled."""
@@ -72,8 +72,7 @@ class Programs:
         if not num_sampled:
             return None
         program = self._heads[bucket_of(self._row_buckets, num_sampled), self._is_greedy]
-        program.replay()
-        return program.result
+        return program.replay()
 
     @property
     def _is_greedy(self) -> bool:

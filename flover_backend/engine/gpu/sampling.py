@@ -7,7 +7,7 @@ import torch
 from flover_backend.engine.gpu.rows import DeviceRows
 from flover_backend.kernels.gpu.advance import advance
 from flover_backend.kernels.gpu.argmax import ArgmaxScratch, argmax
-from flover_backend.kernels.gpu.sampling import sample
+from flover_backend.kernels.gpu.sampling import SamplingScratch, sample
 
 
 class DeviceSampler:
@@ -16,6 +16,7 @@ class DeviceSampler:
     def __init__(self, rows: DeviceRows, vocab_size: int, eos_token_ids: tuple[int, ...]) -> None:
         self._rows = rows
         self._eos_ids = torch.tensor(eos_token_ids, dtype=torch.int32, device=rows.device)
+        self._scratch = SamplingScratch.allocate(rows.num_rows, vocab_size, rows.device)
         self._argmax_scratch = ArgmaxScratch.allocate(rows.num_rows, vocab_size, rows.device)
 
     def sample(self, logits: torch.Tensor, row_index: torch.Tensor, greedy: bool) -> torch.Tensor:
@@ -28,6 +29,16 @@ class DeviceSampler:
         if greedy:
             argmax(logits, chosen, self._argmax_scratch)
         else:
-            sample(logits, row_index, tables, counts, chosen)
+            sample(
+                logits,
+                row_index,
+                tables.state,
+                tables.bias_ids,
+                tables.bias_values,
+                tables.mask_ids,
+                counts,
+                self._scratch,
+                chosen,
+            )
         advance(chosen, row_index, tables.state, self._eos_ids, counts, token_ids)
         return token_ids
