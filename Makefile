@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-all lint format docs bench clean distclean
+.PHONY: help setup demo serve test test-all test-gpu lint format docs bench bench-gpu clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -25,6 +25,9 @@ test: setup ## the whole test suite
 test-all: setup ## the same, and many more random examples of what it checks
 	@$(PYTEST)
 
+test-gpu: setup ## all tests that need or profit from an NVIDIA GPU; without one they skip or interpret, and say so
+	@$(PYTEST) -rs tests/*_gpu
+
 lint: setup ## ruff, its formatter, mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -37,8 +40,11 @@ format: setup ## format the code, fix what ruff can fix
 docs: setup ## write docs/configuration.md and docs/metrics.md from the code
 	@$(BIN)/python scripts/reference.py
 
-bench: setup ## fused against one after another, on this machine
+bench: setup ## fused against one after another, on this machine's CPU
 	@$(BIN)/flover bench
+
+bench-gpu: setup ## each line of docs/performance.md on this machine's GPU, with its bar
+	@$(BIN)/flover bench engine
 
 clean: ## remove caches and output, keep .venv
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist out

@@ -10,7 +10,6 @@ from flover_backend.bench_engine.drive import drive
 from flover_backend.bench_engine.figures import BenchError, Line, Spread, judge
 from flover_backend.bench_engine.session import Session, free_device, make_engine
 from flover_backend.bench_engine.workloads import arrival_workloads, burst
-from flover_backend.engine.engine import Engine
 from flover_backend.engine.stages import StageTimes
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -30,10 +29,8 @@ def defaults(session: Session, settings: dict[str, dict[str, Any]] | None = None
     seconds: dict[str, dict[str, float]] = {}
     for name, keys in (settings or SETTINGS).items():
         try:
-            engine, info = make_engine(session.directory, session.device, StageTimes(lambda *_: None), **keys)
-            seconds[name] = _seconds(engine, session, info.vocab_size)
+            seconds[name] = _seconds(session, keys)
             session.tell(f"{name}: " + ", ".join(f"{what} {s:.3f} s" for what, s in seconds[name].items()))
-            del engine
         except Exception as error:
             session.tell(f"{name}: {type(error).__name__}: {error}")
         free_device(session.device)
@@ -51,9 +48,10 @@ def defaults(session: Session, settings: dict[str, dict[str, Any]] | None = None
         )
 
 
-def _seconds(engine: Engine, session: Session, vocab_size: int) -> dict[str, float]:
-    """After the last arrival, of each workload; and the first token of a burst."""
-    sizes = session.sizes
+def _seconds(session: Session, keys: dict[str, Any]) -> dict[str, float]:
+    """After the last arrival, of each workload; and the first token of a burst. The engine ends with this function."""
+    engine, info = make_engine(session.directory, session.device, StageTimes(lambda *_: None), **keys)
+    sizes, vocab_size = session.sizes, info.vocab_size
     few = burst(sizes, sizes.burst, vocab_size, 4)
     drive(engine, few)
     times = [drive(engine, few).all_started() for _ in range(sizes.burst_repeats)]

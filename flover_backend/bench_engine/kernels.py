@@ -25,6 +25,8 @@ ROWS = (32, 256)
 MOST_BLOCK_MOVES = 32
 """Of one iteration (`SchedulerConfig.max_block_moves`)."""
 _MEMORY_SHARE = 0.8
+_LAUNCHES = 20
+"""In one graph."""
 _CACHE_BYTES = 512 << 20
 """Several times the H200's 60 MB of L2: what a graph reads before it reads anything again."""
 
@@ -56,12 +58,12 @@ def attention(device: torch.device, bandwidth: Spread, tell: Tell) -> Iterator[L
 class AttentionCase:
     """One layer's geometry, several layers' buffers; blocks in random order."""
 
-    def __init__(self, shape: Shape, rows: int, device: torch.device) -> None:
+    def __init__(self, shape: Shape, rows: int, device: torch.device, max_len: int = MAX_LEN) -> None:
         config, dtype = shape.config, getattr(torch, shape.config["torch_dtype"])
         self.heads, self.kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
         dim = config["hidden_size"] // self.heads
         source = random.Random(rows)
-        lengths = [source.randint(1, MAX_LEN) for _ in range(rows)]
+        lengths = [source.randint(1, max_len) for _ in range(rows)]
         used = [-(-length // BLOCK) for length in lengths]
         token_bytes = 2 * self.kv_heads * dim * dtype.itemsize
         self.kv_bytes = sum(lengths) * token_bytes
@@ -72,7 +74,7 @@ class AttentionCase:
         size = (num_blocks, BLOCK, self.kv_heads, dim)
         self._kv = [[torch.randn(size, device=device, dtype=dtype) for _ in range(2)] for _ in range(self.layers)]
         order = torch.randperm(num_blocks - 1, device=device, dtype=torch.int32) + 1
-        self._table = torch.zeros((rows + 1, MAX_LEN // BLOCK + 1), dtype=torch.int32, device=device)
+        self._table = torch.zeros((rows + 1, max_len // BLOCK + 1), dtype=torch.int32, device=device)
         first = 0
         for row, count in enumerate(used):
             self._table[row, :count] = order[first : first + count]
@@ -82,7 +84,7 @@ class AttentionCase:
         self._lens = torch.tensor(lengths, dtype=torch.int32, device=device)
         self._rows = torch.arange(rows, dtype=torch.int32, device=device)
         self._scale = dim**-0.5
-        self._kernel = DecodeAttention(rows, self.heads, self.kv_heads, dim, BLOCK, MAX_LEN // BLOCK + 1, dtype, device)
+        self._kernel = DecodeAttention(rows, self.heads, self.kv_heads, dim, BLOCK, max_len // BLOCK + 1, dtype, device)
 
     def seconds(self) -> list[float]:
         """Of one layer, its share of the work list's launch included as in an iteration of as many layers as here."""
@@ -94,7 +96,7 @@ class AttentionCase:
 
     @property
     def _launches(self) -> int:
-        return self.layers * (20 // self.layers)
+        return self.layers * -(-_LAUNCHES // self.layers)
 
     def _iteration(self) -> None:
         self._kernel.plan(self._lens, self._rows)
@@ -133,14 +135,16 @@ def _row_moves(device: torch.device) -> Line:
     )
 
 
-def _block_copies(device: torch.device, bandwidth: Spread) -> Iterator[Line]:
+def _block_copies(
+    device: torch.device, bandwidth: Spread, shape: Shape = SHAPES["13b"], num_blocks: int = 4096, many: int = 512
+) -> Iterator[Line]:
     """`compact`'s most blocks of an iteration, and many."""
-    config = SHAPES["13b"].config
+    config = shape.config
     heads, dim = config["num_key_value_heads"], config["hidden_size"] // config["num_attention_heads"]
-    size = (4096, BLOCK, heads, dim)
+    size = (num_blocks, BLOCK, heads, dim)
     layers = [torch.randn(size, device=device, dtype=torch.float16) for _ in range(2 * config["num_hidden_layers"])]
     pointers, block_bytes = LayerPointers(layers), len(layers) * layers[0][0].nbytes
-    for count, judged in ((MOST_BLOCK_MOVES, True), (512, False)):
+    for count, judged in ((MOST_BLOCK_MOVES, True), (many, False)):
         order = torch.randperm(size[0] - 1, device=device, dtype=torch.int32)[: 2 * count] + 1
         pairs = order.view(-1, 2).contiguous()
         spread = Spread.of(_repeated(lambda pairs=pairs, count=count: copy_blocks(pointers, pairs, count), 10))  # type: ignore[misc]

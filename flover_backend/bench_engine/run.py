@@ -145,12 +145,13 @@ class Bench:
         """The device is probed before the engine takes its memory."""
         assert self._bandwidth is not None
         sizes = self._sizes
-        rows = (*(sizes.rows if "decode" in driving else ()), *((32,) if "arrivals" in driving else ()))
-        if rows and shape.name != REFERENCE and not self._reference and REFERENCE in self._options.shapes:
-            self._reference, _ = self._products(self._options.shapes[REFERENCE], rows)
-            free_device(self._device)
         products: dict[int, Spread] = {}
         weights: Products | None = None
+        rows = (*(sizes.rows if "decode" in driving else ()), *((32,) if "arrivals" in driving else ()))
+        if rows and shape.name != REFERENCE and not self._reference and REFERENCE in self._options.shapes:
+            self._reference, weights = self._products(self._options.shapes[REFERENCE], rows)
+            weights = None
+            free_device(self._device)
         if rows or "prefill" in driving:
             products, weights = self._products(shape, rows)
         if shape.name == REFERENCE:

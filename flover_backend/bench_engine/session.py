@@ -67,6 +67,7 @@ class Session:
 
     def _load(self) -> tuple[Engine, EngineInfo]:
         if self._loaded is None:
+            free_device(self.device)  # what torch still holds would count as taken
             times = StageTimes(lambda stage, fraction: None)
             self._loaded = make_engine(self.directory, self.device, times)
             self.stages = times.seconds

@@ -92,6 +92,7 @@ class _Stage:
                 raise ConfigError(f"{path}: truncated, or not a safetensors file (it ends before byte {offset + size})")
             done += count
 
+    @torch.inference_mode()  # of this thread: the caller's own mode, and so the tensor's, may be that too
     def deliver(self, stored: torch.dtype, out: torch.Tensor) -> None:
         size = out.numel() * stored.itemsize
         if self._stream is None:
