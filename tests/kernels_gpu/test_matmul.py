@@ -12,6 +12,7 @@ from flover_backend.kernels.gpu.matmul import (
     SkinnyConfig,
     Workspace,
     config_for,
+    safe_gain_scale,
     skinny_matmul,
     skinny_matmul_reference,
     supports,
@@ -93,6 +94,18 @@ def test_default_configuration_is_right(shape: tuple[int, int, int], device: tor
     _check(m, n, k, torch.float16, device, config_for(m, n, k), add=True)
 
 
+def test_large_inputs_and_gains_do_not_overflow(device: torch.device) -> None:
+    torch.manual_seed(0)
+    x, w = torch.randn(2, 128, device=device).half(), (torch.randn(64, 128, device=device) / 12).half()
+    gain = (torch.rand(128, device=device) + 0.5).half()
+    x[0, 5], gain[5] = 60_000, 3.3
+    assert safe_gain_scale(gain) == 0.25 and safe_gain_scale(gain / 4) == 1
+    out = torch.full((2, 64), torch.nan, device=device).half()
+    fused: dict[str, Any] = {"norm_weight": gain, "eps": 1e-5}
+    skinny_matmul(x, w, out, workspace=Workspace(device), config=_config(2), gain_scale=safe_gain_scale(gain), **fused)
+    torch.testing.assert_close(out, skinny_matmul_reference(x, w, **fused), atol=4e-3, rtol=4e-3)
+
+
 def test_what_is_supported() -> None:
     assert supports(1, 5120, 5120, torch.float16) and supports(64, 64, 64, torch.bfloat16)
     for shape in [(65, 64, 64), (0, 64, 64), (1, 64, 80), (1, 8, 64)]:
@@ -116,7 +129,15 @@ POINTERS = {
     "partials": "*fp32:16",
     "counters": "*i32:16",
 }
-SIZES = {"M": "i32", "N": "i32:16", "K": "i32:16", "splits": "i32", "trigger": "i32", "eps": "fp32"}
+SIZES = {
+    "M": "i32",
+    "N": "i32:16",
+    "K": "i32:16",
+    "splits": "i32",
+    "trigger": "i32",
+    "eps": "fp32",
+    "gain_scale": "fp32",
+}
 
 
 @pytest.mark.parametrize("case", ["plain", "gated", "shared"])

@@ -17,10 +17,18 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from flover_backend.kernels.gpu.activation import silu_times
 from flover_backend.kernels.gpu.dependent_launch import overlap, wait_for_previous
-from flover_backend.kernels.gpu.skinny_config import SkinnyConfig, config_for, supports
+from flover_backend.kernels.gpu.skinny_config import SkinnyConfig, config_for, safe_gain_scale, supports
 from flover_backend.kernels.norm import rms_norm_reference
 
-__all__ = ["SkinnyConfig", "Workspace", "config_for", "skinny_matmul", "skinny_matmul_reference", "supports"]
+__all__ = [
+    "SkinnyConfig",
+    "Workspace",
+    "config_for",
+    "safe_gain_scale",
+    "skinny_matmul",
+    "skinny_matmul_reference",
+    "supports",
+]
 
 _PREFETCHED_ELEMENTS: tl.constexpr = tl.constexpr(128)
 
@@ -85,6 +93,7 @@ def _finish(
     M,
     K,
     eps,
+    gain_scale,
     NORM: tl.constexpr,
     ADD: tl.constexpr,
     GATED: tl.constexpr,
@@ -92,7 +101,7 @@ def _finish(
     """Scale by 1 / rms, activate, add, store: acc [BLOCK_N, BLOCK_M] to out [M, width] transposed."""
     dtype = out.dtype.element_ty
     if NORM:
-        scale = tl.rsqrt(square_sum / K + eps)
+        scale = tl.rsqrt(square_sum / K + eps) / gain_scale
         acc *= scale[None, :]
         if GATED:
             up *= scale[None, :]
@@ -144,6 +153,7 @@ def _skinny_kernel(
     splits,
     trigger,
     eps,
+    gain_scale,
     NORM: tl.constexpr,
     ADD: tl.constexpr,
     GATED: tl.constexpr,
@@ -187,7 +197,7 @@ def _skinny_kernel(
             next_gain = tl.load(gains + tl.minimum(step + 1, last - 1) * BLOCK_K)
             exact = values.to(tl.float32)
             squares += exact * exact
-            values = (exact * gain[:, None].to(tl.float32)).to(values.dtype)
+            values = (exact * (gain[:, None].to(tl.float32) * gain_scale)).to(values.dtype)
             gain = next_gain
         acc = tl.dot(weights, values, acc, input_precision="ieee")
         if GATED:
@@ -205,10 +215,10 @@ def _skinny_kernel(
         inside = tl.arange(0, TILE)[:, None] * BLOCK_M + columns[None, :]
         if _hand_in(acc, square_sum, slots + split * SLOT, inside, columns, counters + tile, NORM) == splits - 1:
             acc, square_sum = _collect(slots, splits, inside, columns, TILE, BLOCK_M, NORM)
-            _finish(acc, up, square_sum, out, rows, columns, width, M, K, eps, NORM, ADD, GATED)
+            _finish(acc, up, square_sum, out, rows, columns, width, M, K, eps, gain_scale, NORM, ADD, GATED)
             tl.store(counters + tile, 0)
     else:
-        _finish(acc, up, square_sum, out, rows, columns, width, M, K, eps, NORM, ADD, GATED)
+        _finish(acc, up, square_sum, out, rows, columns, width, M, K, eps, gain_scale, NORM, ADD, GATED)
 
 
 def skinny_matmul(
@@ -219,14 +229,16 @@ def skinny_matmul(
     workspace: Workspace,
     norm_weight: torch.Tensor | None = None,
     eps: float = 0.0,
+    gain_scale: float = 1.0,
     residual: torch.Tensor | None = None,
     gated: bool = False,
     config: SkinnyConfig | None = None,
 ) -> None:
     """out = f(norm(x) @ w.T), or residual += the same; x [M, K], w [N, K], both contiguous, of one dtype.
 
-    norm_weight [K]: x is RMS-normalized first, by `eps` and this weight. gated: w is gate over up, and out [M, N / 2]
-    is silu(gate) * up. residual [M, N]: added to in place, with `out` None; may not be x.
+    norm_weight [K]: x is RMS-normalized first, by `eps` and this weight; `safe_gain_scale` of it keeps float16 from
+    overflowing. gated: w is gate over up, and out [M, N / 2] is silu(gate) * up. residual [M, N]: added to in place,
+    with `out` None; may not be x.
     """
     (m, k), n = x.shape, w.shape[0]
     target = residual if out is None else out
@@ -255,6 +267,7 @@ def skinny_matmul(
         config.splits,
         config.trigger,
         eps,
+        gain_scale,
         NORM=norm_weight is not None,
         ADD=residual is not None,
         GATED=gated,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -47,3 +48,12 @@ def config_for(m: int, n: int, k: int, *, gated: bool = False) -> SkinnyConfig:
     num_stages = min(6, _SHARED_BYTES // ((block_n + block_m) * block_k * 2))
     prefetch = 4 if k // splits >= 2 * 128 + block_k else 0
     return SkinnyConfig(block_m, block_n, block_k, splits, 4, num_stages, prefetch, trigger=1024 // block_k)
+
+
+def safe_gain_scale(norm_weight: torch.Tensor) -> float:
+    """The power of two, at most 1, that brings the weight's elements to at most 1. Waits for the device: once a weight.
+
+    The product takes x * norm_weight before it knows the norm: in float16 that could overflow where x does not.
+    """
+    largest = norm_weight.abs().max().item()
+    return 1.0 if largest <= 1 else 2.0 ** -math.ceil(math.log2(largest))
