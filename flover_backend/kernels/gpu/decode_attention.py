@@ -25,7 +25,7 @@ QUANTUM = 16
 _PLAN_BLOCK = 256
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def _plan_kernel(
     decode_lens,
     token_rows,
@@ -357,7 +357,7 @@ def choose_config(num_heads: int, num_kv_heads: int, head_dim: int, dtype: torch
     if num_heads == num_kv_heads:
         return _vector_config(num_kv_heads, row_bytes)
     heads = max(16, triton.next_power_of_2(num_heads // num_kv_heads))
-    programs_per_sm = 3 if heads * row_bytes <= 8 << 10 and row_bytes <= 512 else 2
+    programs_per_sm = 3 if heads * head_dim <= 2048 else 2
     return DecodeConfig(True, heads, max(16, min(64, (16 << 10) // row_bytes)), 3, 4, programs_per_sm, 1)
 
 
