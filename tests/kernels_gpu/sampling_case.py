@@ -144,16 +144,39 @@ def reference_logits(row: Row, logits: torch.Tensor) -> torch.Tensor:
     return processed
 
 
-def reference_token(row: Row, logits: torch.Tensor) -> tuple[int, float]:
-    """The CPU sampler's token for [V] logits, and how near the decision was to another."""
+def reference_token(row: Row, logits: torch.Tensor) -> int:
+    """The CPU sampler's token for [V] logits."""
     processed = reference_logits(row, logits)
     p = row.params
-    position = torch.tensor([len(row.prompt) + len(row.output)])
-    seed = p.seed - (1 << 64) if p.seed >= 1 << 63 else p.seed
-    u = reference.uniform(torch.tensor([seed]), position)
-    margin = decision_margin(processed[0], p, float(u))
     if p.temperature == 0:
-        return int(processed.argmax()), margin
+        return int(processed.argmax())
     weights = reference.temper_(processed, torch.tensor([p.temperature]))
     reference.filter_(weights, torch.tensor([p.top_k]), torch.tensor([p.top_p]), torch.tensor([p.min_p]))
-    return int(reference.inverse_cdf(weights, u)), margin
+    return int(reference.inverse_cdf(weights, _point(row)))
+
+
+def _point(row: Row) -> torch.Tensor:
+    seed = row.params.seed
+    signed = seed - (1 << 64) if seed >= 1 << 63 else seed
+    return reference.uniform(torch.tensor([signed]), torch.tensor([len(row.prompt) + len(row.output)]))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row whose token is not the reference's; `margin`: how near the reference's decision was to another."""
+
+    params: SamplingParams
+    expected: int
+    token: int
+    margin: float
+
+
+def differences(rows: list[Row], logits: torch.Tensor, tokens: list[int]) -> list[Difference]:
+    """Row i of `logits` is sampled as rows[i] asks."""
+    found = []
+    for row, row_logits, token in zip(rows, logits, tokens, strict=True):
+        expected = reference_token(row, row_logits)
+        if expected != token:
+            margin = decision_margin(reference_logits(row, row_logits)[0], row.params, float(_point(row)))
+            found.append(Difference(row.params, expected, token, margin))
+    return found

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from flover_backend.kernels.gpu import sampling as subject
+from flover_backend.kernels.gpu import sampling_statistics
 from flover_backend.request import SamplingParams
 from tests.kernels_gpu.compilation import compile_kernel
-from tests.kernels_gpu.sampling_case import NEAR_TIE, DeviceRows, Row, random_row, reference_token
+from tests.kernels_gpu.sampling_case import NEAR_TIE, DeviceRows, Row, differences, random_row, reference_token
 
 KINDS = ["greedy", "temperature", "top_k", "top_p", "min_p", "penalties", "bias", "min_tokens", "mix"]
 
@@ -20,10 +21,9 @@ def random_logits(seed: int, num_rows: int, vocab_size: int, scale: float = 4.0)
 
 
 def assert_equal_but_at_near_ties(rows: list[Row], logits: torch.Tensor, tokens: list[int], max_ties: int) -> None:
-    expected = [reference_token(row, row_logits) for row, row_logits in zip(rows, logits, strict=True)]
-    wrong = [(i, e, t) for i, (e, t) in enumerate(zip(expected, tokens, strict=True)) if e[0] != t]
-    assert all(margin < NEAR_TIE for _, (_, margin), _ in wrong), [(rows[i].params, e, t) for i, e, t in wrong]
-    assert len(wrong) <= max_ties
+    wrong = differences(rows, logits, tokens)
+    assert all(difference.margin < NEAR_TIE for difference in wrong), wrong
+    assert len(wrong) <= max_ties, wrong
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -55,7 +55,7 @@ def test_floors_of_flat_and_peaked_rows(device: torch.device, scale: float, top_
     tokens = DeviceRows(rows, 10007, device).sample(logits)
     assert_equal_but_at_near_ties(rows, logits, tokens.tolist(), max_ties=2)
     for row, token in zip(rows, tokens.tolist(), strict=True):
-        assert abs(token - reference_token(row, logits[0])[0]) <= 4, "a neighbour in id order at most"
+        assert abs(token - reference_token(row, logits[0])) <= 4, "a neighbour in id order at most"
 
 
 def test_a_seed_of_64_bits_and_the_position_make_the_draw(device: torch.device) -> None:
@@ -128,12 +128,13 @@ def test_what_cannot_be_is_refused(device: torch.device) -> None:
 TYPES = {
     "logits": "*fp16:16", "processed": "*fp32:16", "maxima": "*fp32:16", "sums": "*fp64:16", "bias_values": "*fp32:16",
     "candidates": "*fp32:16", "vocab_size": "i32:16", "row_stride": "i32:16",
+    "candidate_ids": "*i32:16",
 } | dict.fromkeys(("rows", "state", "bias_ids", "mask_ids", "counts", "ids", "out"), "*i32:16")  # fmt: skip
 STATISTICS = (
     "logits rows state bias_ids bias_values mask_ids counts processed maxima ids sums vocab_size row_stride",
     8,
 )
-CHOOSE = "logits rows state processed maxima ids sums candidates out vocab_size row_stride"
+CHOOSE = "logits rows state processed maxima ids sums candidates candidate_ids out vocab_size row_stride"
 
 
 @pytest.mark.parametrize("num_rows", [1, 256])
@@ -149,6 +150,6 @@ def test_statistics_compile_without_spills() -> None:
     types = {name: TYPES[name] for name in names.split()}
     constants = {"CHUNK": 4096, "OVERLAP": True}
     resources = compile_kernel(
-        subject.__name__, "_statistics_kernel", types, constants, num_warps=num_warps, enable_fp_fusion=False
+        sampling_statistics.__name__, "statistics_kernel", types, constants, num_warps=num_warps, enable_fp_fusion=False
     )
     assert resources.spilled_bytes == 0

@@ -8,7 +8,7 @@ import triton.language as tl
 
 from flover_backend.kernels import row_layout as layout
 from flover_backend.kernels.gpu import row_fields as f
-from flover_backend.kernels.gpu.dependent_launch import overlap, wait_for_previous
+from flover_backend.kernels.gpu.dependent_launch import let_next_start, overlap, wait_for_previous
 
 _BLOCK = 64
 
@@ -88,6 +88,7 @@ def _advance_kernel(
     OVERLAP: tl.constexpr,
 ):
     wait_for_previous(OVERLAP)
+    let_next_start(OVERLAP)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = index < num_rows
     token = tl.load(tokens + index, mask=inside, other=0)

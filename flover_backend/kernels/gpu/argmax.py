@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from flover_backend.kernels.gpu.dependent_launch import overlap, wait_for_previous
+from flover_backend.kernels.gpu.dependent_launch import let_next_start, overlap, wait_for_previous
 
 _MIN_BLOCK = 1024
 
@@ -96,6 +96,7 @@ def _argmax_kernel(
     row = tl.program_id(1)
     num_parts = tl.num_programs(0)
     wait_for_previous(OVERLAP)
+    let_next_start(OVERLAP)
     index = part * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(logits + row.to(tl.int64) * row_stride + index, mask=index < vocab_size, other=float("-inf"))
     x = x.to(tl.float32)

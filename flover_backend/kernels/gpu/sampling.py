@@ -17,22 +17,14 @@ import triton.language as tl
 
 from flover_backend.kernels import row_layout as layout
 from flover_backend.kernels.gpu import row_fields as f
-from flover_backend.kernels.gpu.dependent_launch import overlap, wait_for_previous
+from flover_backend.kernels.gpu.dependent_launch import let_next_start, overlap, wait_for_previous
+from flover_backend.kernels.gpu.sampling_draw import draw, draw_gathered, kept_masses
 from flover_backend.kernels.gpu.sampling_floors import CAPACITY, find_floor
-from flover_backend.kernels.gpu.sampling_weights import (
-    GROUP,
-    clamped_temperature,
-    finite,
-    load_logits,
-    uniform,
-    weights,
-)
+from flover_backend.kernels.gpu.sampling_statistics import is_processed, statistics_kernel
+from flover_backend.kernels.gpu.sampling_weights import clamped_temperature, uniform
 
 _CHUNK = 4096
 _TILE = 8192
-_MASKED_LOGIT = tl.constexpr(-3.4028234663852886e38)
-_COUNT_BITS = tl.constexpr(0x7FFFFFFF)
-_LIST_BLOCK = tl.constexpr(128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +40,9 @@ class SamplingScratch:
     sums: torch.Tensor
     """[max_rows, parts] float64, of weights relative to the part's maximum"""
     candidates: torch.Tensor
-    """[max_rows, CAPACITY] float32"""
+    """[max_rows, CAPACITY] float32: the weights among which a floor lies"""
+    candidate_ids: torch.Tensor
+    """[max_rows, CAPACITY] int32"""
 
     @classmethod
     def allocate(cls, max_rows: int, vocab_size: int, device: torch.device) -> SamplingScratch:
@@ -60,7 +54,7 @@ class SamplingScratch:
 
         return cls(
             empty(vocab_size), empty(parts), empty(parts, torch.int32), empty(parts, torch.float64),
-            empty(CAPACITY.value),
+            empty(CAPACITY.value), empty(CAPACITY.value, torch.int32),
         )  # fmt: skip
 
 
@@ -83,7 +77,7 @@ def sample(
     num_rows, vocab_size = logits.shape
     _check(logits, rows, state, counts, scratch, out)
     parts = triton.cdiv(vocab_size, _CHUNK)
-    _statistics_kernel[(parts, num_rows)](
+    statistics_kernel[(parts, num_rows)](
         logits,
         rows,
         state,
@@ -111,6 +105,7 @@ def sample(
         scratch.ids,
         scratch.sums,
         scratch.candidates,
+        scratch.candidate_ids,
         out,
         vocab_size,
         logits.stride(0),
@@ -149,149 +144,6 @@ def _check(
 
 
 @triton.jit
-def _is_masked(row_state):
-    """Whether the tokens that would end the row are masked."""
-    is_short = tl.load(row_state + f.NUM_TOKENS) < tl.load(row_state + f.MASKED_UNTIL)
-    return is_short & (tl.load(row_state + f.NUM_MASKS) > 0)
-
-
-@triton.jit
-def _is_processed(row_state):
-    """Whether the row's logits are changed before anything is chosen."""
-    has_lists = (tl.load(row_state + f.NUM_BIASES) > 0) | _is_masked(row_state)
-    return (tl.load(row_state + f.PENALTY_SLOT) >= 0) | has_lists
-
-
-@triton.jit
-def _penalize(x, row_state, counts, index, vocab_size):
-    """`kernels.sampling.penalize_` for logits `x` at `index`."""
-    slot = tl.load(row_state + f.PENALTY_SLOT).to(tl.int64)
-    if slot >= 0:
-        seen = tl.load(counts + slot * vocab_size + index, mask=index < vocab_size, other=0)
-        count = seen & _COUNT_BITS
-        repetition = f.float_field(row_state, f.REPETITION)
-        value = tl.where(x > 0, tl.div_rn(x, repetition), x * repetition)
-        value = value - f.float_field(row_state, f.FREQUENCY) * count.to(tl.float32)
-        value = value - tl.where(count > 0, f.float_field(row_state, f.PRESENCE), 0.0)
-        x = tl.where(seen != 0, finite(value), x)
-    return x
-
-
-@triton.jit
-def _apply_lists(processed, row, row_state, bias_ids, bias_values, mask_ids, start, CHUNK: tl.constexpr):
-    """Biases, then masks, of the row's logits start .. start + CHUNK - 1 in `processed`."""
-    num_biases = tl.load(row_state + f.NUM_BIASES)
-    for first in range(0, num_biases, _LIST_BLOCK):
-        entry = first + tl.arange(0, _LIST_BLOCK)
-        token = tl.load(bias_ids + row * f.MAX_BIASES + entry, mask=entry < num_biases, other=-1)
-        ours = (token >= start) & (token < start + CHUNK)
-        bias = tl.load(bias_values + row * f.MAX_BIASES + entry, mask=ours, other=0.0)
-        value = tl.load(processed + token, mask=ours, other=0.0)
-        tl.store(processed + token, value + bias, mask=ours)
-    tl.debug_barrier()  # masks overwrite what biases wrote
-    if _is_masked(row_state):
-        entry = tl.arange(0, f.MAX_MASKS)
-        inside = entry < tl.load(row_state + f.NUM_MASKS)
-        token = tl.load(mask_ids + row * f.MAX_MASKS + entry, mask=inside, other=-1)
-        tl.store(processed + token, _MASKED_LOGIT, mask=(token >= start) & (token < start + CHUNK))
-    tl.debug_barrier()
-
-
-@triton.jit
-def _statistics_kernel(
-    logits,
-    rows,
-    state,
-    bias_ids,
-    bias_values,
-    mask_ids,
-    counts,
-    processed,
-    maxima,
-    ids,
-    sums,
-    vocab_size,
-    row_stride,
-    CHUNK: tl.constexpr,
-    OVERLAP: tl.constexpr,
-):
-    part = tl.program_id(0)
-    place = tl.program_id(1).to(tl.int64)
-    wait_for_previous(OVERLAP)
-    row = tl.load(rows + place).to(tl.int64)
-    row_state = state + row * f.ROW_INTS
-    processed += place * vocab_size
-    start = part * CHUNK
-    index = start + tl.arange(0, CHUNK)
-    inside = index < vocab_size
-    x = finite(tl.load(logits + place * row_stride + index, mask=inside, other=0.0).to(tl.float32))
-    if _is_processed(row_state):
-        x = _penalize(x, row_state, counts, index, vocab_size)
-        tl.store(processed + index, x, mask=inside)
-        tl.debug_barrier()  # lists are read by other threads than wrote the logits
-        _apply_lists(processed, row, row_state, bias_ids, bias_values, mask_ids, start, CHUNK)
-        x = tl.load(processed + index, mask=inside, other=0.0)
-    x = tl.where(inside, x, float("-inf"))
-    best, where = tl.max(x, axis=0, return_indices=True)
-    entry = place * tl.num_programs(0) + part
-    tl.store(maxima + entry, best)
-    tl.store(ids + entry, start + where)
-    temperature = f.float_field(row_state, f.TEMPERATURE)
-    if temperature > 0:
-        weight = weights(x, best, clamped_temperature(temperature))
-        groups = tl.sum(tl.reshape(weight, [CHUNK // GROUP, GROUP]), axis=1)
-        tl.store(sums + entry, tl.sum(groups.to(tl.float64)))
-
-
-@triton.jit
-def _holder(masses, before, target):
-    """[N] float64 in id order -> the first entry whose cumulative mass exceeds `target`, and the mass before it.
-
-    Never an entry of mass 0, unless all are.
-    """
-    entry = tl.arange(0, masses.shape[0])
-    ends = before + tl.cumsum(masses, axis=0)
-    reached = tl.min(tl.where((ends > target) & (masses > 0), entry, masses.shape[0]), axis=0)
-    last = tl.max(tl.where(masses > 0, entry, 0), axis=0)
-    chosen = tl.minimum(reached, last)
-    return chosen, before + tl.sum(tl.where(entry < chosen, masses, 0.0))
-
-
-@triton.jit
-def _draw(logits, processed, is_processed, vocab_size, top, temperature, floor, masses, point, PART: tl.constexpr):
-    """The token at `point` (float64 in 0 .. 1) of the row's cumulative weights, of those that reach `floor`.
-
-    masses: [N] float64, the sums of the kept weights of PART ids each.
-    """
-    target = point * tl.sum(masses)
-    part, before = _holder(masses, 0.0, target)
-    start = part * PART
-    index = start + tl.arange(0, PART // GROUP)[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
-    weight = weights(load_logits(logits, processed, is_processed, index, vocab_size), top, temperature)
-    groups = tl.sum(tl.where(weight >= floor, weight, 0.0), axis=1).to(tl.float64)
-    group, before = _holder(groups, before, target)
-    index = start + group * GROUP + tl.arange(0, GROUP)
-    weight = weights(load_logits(logits, processed, is_processed, index, vocab_size), top, temperature)
-    chosen, _ = _holder(tl.where(weight >= floor, weight, 0.0).to(tl.float64), before, target)
-    return tl.minimum(start + group * GROUP + chosen, vocab_size - 1)
-
-
-@triton.jit
-def _kept_masses(
-    logits, processed, is_processed, vocab_size, top, temperature, floor, TILE: tl.constexpr, TILES: tl.constexpr
-):
-    """[TILES] float64: the sums of the weights that reach `floor`, of TILE ids each."""
-    tile = tl.arange(0, TILES)
-    masses = tl.full([TILES], 0.0, tl.float64)
-    for start in range(0, vocab_size, TILE):
-        index = start + tl.arange(0, TILE // GROUP)[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
-        weight = weights(load_logits(logits, processed, is_processed, index, vocab_size), top, temperature)
-        groups = tl.sum(tl.where(weight >= floor, weight, 0.0), axis=1)
-        masses = tl.where(tile == start // TILE, tl.sum(groups.to(tl.float64)), masses)
-    return masses
-
-
-@triton.jit
 def _choose_kernel(
     logits,
     rows,
@@ -301,6 +153,7 @@ def _choose_kernel(
     ids,
     sums,
     candidates,
+    candidate_ids,
     out,
     vocab_size,
     row_stride,
@@ -312,6 +165,7 @@ def _choose_kernel(
 ):
     place = tl.program_id(0).to(tl.int64)
     wait_for_previous(OVERLAP)
+    let_next_start(OVERLAP)
     row_state = state + tl.load(rows + place).to(tl.int64) * f.ROW_INTS
     parts = tl.arange(0, PARTS)
     num_parts = tl.cdiv(vocab_size, CHUNK)
@@ -325,7 +179,8 @@ def _choose_kernel(
         logits += place * row_stride
         processed += place * vocab_size
         candidates += place * CAPACITY
-        is_processed = _is_processed(row_state).to(tl.int32)
+        candidate_ids += place * CAPACITY
+        has_processed = is_processed(row_state).to(tl.int32)
         seed_low, seed_high = tl.load(row_state + f.SEED_LOW), tl.load(row_state + f.SEED_HIGH)
         point = uniform(seed_low, seed_high, tl.load(row_state + f.NUM_TOKENS))
         distance = tl.maximum((maximum - top).to(tl.float64) / temperature.to(tl.float64), -200.0)
@@ -339,16 +194,20 @@ def _choose_kernel(
             floor = tl.full([], 0, tl.int32)
             number = vocab_size
             mass = tl.sum(masses)
+            gathered = 0
             for by_sum in range(2):
                 if (limited & (by_sum == 0)) | ((top_p < 1) & (by_sum == 1)):
                     wanted = tl.where(by_sum == 0, top_k.to(tl.float64), top_p.to(tl.float64) * mass)
-                    floor, number, mass = find_floor(
-                        logits, processed, is_processed, vocab_size, top, temperature, candidates,
-                        wanted, by_sum == 0, floor, number, mass, TILE,
+                    floor, number, mass, gathered = find_floor(
+                        logits, processed, has_processed, vocab_size, top, temperature, candidates, candidate_ids,
+                        gathered, wanted, by_sum == 0, floor, number, mass, TILE,
                     )  # fmt: skip
             lowest = tl.maximum(floor.to(tl.float32, bitcast=True), min_p)
-            kept = _kept_masses(logits, processed, is_processed, vocab_size, top, temperature, lowest, TILE, TILES)
-            token = _draw(logits, processed, is_processed, vocab_size, top, temperature, lowest, kept, point, TILE)
+            if gathered > 0:
+                token = draw_gathered(candidates, candidate_ids, gathered, lowest, point)
+            else:
+                kept = kept_masses(logits, processed, has_processed, vocab_size, top, temperature, lowest, TILE, TILES)
+                token = draw(logits, processed, has_processed, vocab_size, top, temperature, lowest, kept, point, TILE)
         else:
-            token = _draw(logits, processed, is_processed, vocab_size, top, temperature, 0.0, masses, point, CHUNK)
+            token = draw(logits, processed, has_processed, vocab_size, top, temperature, 0.0, masses, point, CHUNK)
     tl.store(out + place, token)

@@ -29,7 +29,7 @@ def _bits(weight):
 
 
 @triton.jit
-def _tile_weights(logits, processed, is_processed, start, vocab_size, top, temperature, TILE: tl.constexpr):
+def tile_weights(logits, processed, is_processed, start, vocab_size, top, temperature, TILE: tl.constexpr):
     """[TILE / GROUP, GROUP] weights from `start`."""
     index = start + tl.arange(0, TILE // GROUP)[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
     return weights(load_logits(logits, processed, is_processed, index, vocab_size), top, temperature)
@@ -83,6 +83,29 @@ def _mass(weight, threshold):
 
 
 @triton.jit
+def _measure(logits, processed, is_processed, vocab_size, top, temperature, first, second, third, TILE: tl.constexpr):
+    """One pass over the row: the numbers of weights at or above three thresholds, and their sums."""
+    numbers_1 = tl.full([TILE // GROUP], 0, tl.int32)
+    numbers_2 = tl.full([TILE // GROUP], 0, tl.int32)
+    numbers_3 = tl.full([TILE // GROUP], 0, tl.int32)
+    masses_1 = tl.full([TILE // GROUP], 0.0, tl.float64)
+    masses_2 = tl.full([TILE // GROUP], 0.0, tl.float64)
+    masses_3 = tl.full([TILE // GROUP], 0.0, tl.float64)
+    for start in range(0, vocab_size, TILE):
+        weight = tile_weights(logits, processed, is_processed, start, vocab_size, top, temperature, TILE)
+        numbers_1 += _count(weight, first)
+        numbers_2 += _count(weight, second)
+        numbers_3 += _count(weight, third)
+        masses_1 += _mass(weight, first)
+        masses_2 += _mass(weight, second)
+        masses_3 += _mass(weight, third)
+    return (
+        tl.sum(numbers_1), tl.sum(numbers_2), tl.sum(numbers_3),
+        tl.sum(masses_1), tl.sum(masses_2), tl.sum(masses_3),
+    )  # fmt: skip
+
+
+@triton.jit
 def _narrow(wanted, by_count, threshold, number, mass, low, high, low_number, low_mass, high_number, high_mass):
     """The interval after `threshold` was measured."""
     enough = tl.where(by_count, number.to(tl.float64), mass) >= wanted
@@ -98,19 +121,35 @@ def _narrow(wanted, by_count, threshold, number, mass, low, high, low_number, lo
 
 
 @triton.jit
-def _gather(logits, processed, is_processed, vocab_size, top, temperature, low, high, candidates, TILE: tl.constexpr):
-    """The weights inside low .. high to `candidates`, in the order of their ids; returns how many there are."""
+def _gather(
+    logits,
+    processed,
+    is_processed,
+    vocab_size,
+    top,
+    temperature,
+    low,
+    high,
+    candidates,
+    candidate_ids,
+    TILE: tl.constexpr,
+):
+    """The weights inside low .. high and their ids, in the order of ids; returns how many there are."""
     found = 0
     for start in range(0, vocab_size, TILE):
-        weight = _tile_weights(logits, processed, is_processed, start, vocab_size, top, temperature, TILE)
+        weight = tile_weights(logits, processed, is_processed, start, vocab_size, top, temperature, TILE)
         inside = ((_bits(weight) >= low) & (_bits(weight) < high)).to(tl.int32)
         in_groups = tl.sum(inside, axis=1)
         number = tl.sum(in_groups)
         if number > 0:
             before = tl.cumsum(in_groups, axis=0) - in_groups
             place = found + before[:, None] + tl.cumsum(inside, axis=1) - inside
-            tl.store(candidates + place, weight, mask=(inside != 0) & (place < CAPACITY))
+            fits = (inside != 0) & (place < CAPACITY)
+            index = start + tl.arange(0, TILE // GROUP)[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
+            tl.store(candidates + place, weight, mask=fits)
+            tl.store(candidate_ids + place, index, mask=fits)
         found += number
+    tl.debug_barrier()  # every thread sees what the others gathered
     return tl.minimum(found, CAPACITY)
 
 
@@ -123,6 +162,8 @@ def find_floor(
     top,
     temperature,
     candidates,
+    candidate_ids,
+    gathered,
     wanted,
     by_count,
     low,
@@ -130,9 +171,10 @@ def find_floor(
     low_mass,
     TILE: tl.constexpr,
 ):
-    """The largest threshold from `low` up that measures `wanted` (float64): (threshold, number, mass) above it.
+    """The largest threshold from `low` up that measures `wanted` (float64): (threshold, number, mass, gathered).
 
-    At or above `low` there are `low_number` weights of sum `low_mass`, and they measure at least `wanted`.
+    At or above `low` there are `low_number` weights of sum `low_mass`, and they measure at least `wanted`. `gathered`
+    > 0: so many candidates are in place and hold all weights at or above `low`; returned so for the new threshold.
     """
     high = tl.full([], 0x3F800001, tl.int32)
     high_number = tl.full([], 0, tl.int32)
@@ -151,39 +193,40 @@ def find_floor(
             second = low + (high - low) // 2
             third = high - (high - low) // 4
         first, second, third = _between(first, low, high), _between(second, low, high), _between(third, low, high)
-        numbers_1 = tl.full([TILE // GROUP], 0, tl.int32)
-        numbers_2 = tl.full([TILE // GROUP], 0, tl.int32)
-        numbers_3 = tl.full([TILE // GROUP], 0, tl.int32)
-        masses_1 = tl.full([TILE // GROUP], 0.0, tl.float64)
-        masses_2 = tl.full([TILE // GROUP], 0.0, tl.float64)
-        masses_3 = tl.full([TILE // GROUP], 0.0, tl.float64)
-        for start in range(0, vocab_size, TILE):
-            weight = _tile_weights(logits, processed, is_processed, start, vocab_size, top, temperature, TILE)
-            numbers_1 += _count(weight, first)
-            numbers_2 += _count(weight, second)
-            numbers_3 += _count(weight, third)
-            masses_1 += _mass(weight, first)
-            masses_2 += _mass(weight, second)
-            masses_3 += _mass(weight, third)
+        number_1, number_2, number_3, mass_1, mass_2, mass_3 = _measure(
+            logits, processed, is_processed, vocab_size, top, temperature, first, second, third, TILE
+        )
         low, high, low_number, low_mass, high_number, high_mass = _narrow(
-            wanted, by_count, first, tl.sum(numbers_1), tl.sum(masses_1),
+            wanted, by_count, first, number_1, mass_1,
             low, high, low_number, low_mass, high_number, high_mass,
         )  # fmt: skip
         low, high, low_number, low_mass, high_number, high_mass = _narrow(
-            wanted, by_count, second, tl.sum(numbers_2), tl.sum(masses_2),
+            wanted, by_count, second, number_2, mass_2,
             low, high, low_number, low_mass, high_number, high_mass,
         )  # fmt: skip
         low, high, low_number, low_mass, high_number, high_mass = _narrow(
-            wanted, by_count, third, tl.sum(numbers_3), tl.sum(masses_3),
+            wanted, by_count, third, number_3, mass_3,
             low, high, low_number, low_mass, high_number, high_mass,
         )  # fmt: skip
         rounds += 1
     if high - low > 1:
-        number = _gather(logits, processed, is_processed, vocab_size, top, temperature, low, high, candidates, TILE)
-        tl.debug_barrier()  # every thread sees what the others gathered
+        if gathered == 0:
+            gathered = _gather(
+                logits,
+                processed,
+                is_processed,
+                vocab_size,
+                top,
+                temperature,
+                low,
+                high,
+                candidates,
+                candidate_ids,
+                TILE,
+            )
         place = tl.arange(0, CAPACITY)
-        weight = tl.load(candidates + place, mask=place < number, other=0.0)
-        bits = tl.where(place < number, _bits(weight), -1)
+        weight = tl.load(candidates + place, mask=place < gathered, other=0.0)
+        bits = tl.where(place < gathered, _bits(weight), -1)
         mass = weight.to(tl.float64)
         measure = tl.where(by_count, 1.0, mass)
         above = tl.where(by_count, high_number.to(tl.float64), high_mass)
@@ -194,5 +237,6 @@ def find_floor(
             high = tl.where(enough, high, middle)
         low_number = high_number + tl.sum((bits >= low).to(tl.int32))
         low_mass = high_mass + tl.sum(tl.where(bits >= low, mass, 0.0))
-        tl.debug_barrier()  # the next floor's candidates go to the same place
-    return low, low_number, low_mass
+        gathered = tl.where(high_number == 0, gathered, 0)
+        tl.debug_barrier()  # the next floor's candidates may go to the same place
+    return low, low_number, low_mass, gathered
