@@ -194,7 +194,7 @@ def bench_engine(
         str,
         typer.Option(
             help="Parts, separated by commas: attention, reorder, load (with memory), first-token, decode, arrivals, "
-            "prefill, join, idle, defaults.",
+            "prefill, join, moves, idle, defaults.",
             show_default="those that have a bar",
         ),
     ] = "",

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator
 
 from flover_backend.bench_engine import bars
-from flover_backend.bench_engine.drive import Arrival, Record, drive, prompts
+from flover_backend.bench_engine.drive import Arrival, Record, drive, prompts, together
 from flover_backend.bench_engine.figures import Bar, BenchError, Line, Spread, judge, percentile
 from flover_backend.bench_engine.session import Session
 from flover_backend.bench_engine.workloads import (
@@ -153,6 +153,33 @@ def join(session: Session) -> Iterator[Line]:
 def _gaps_ending_in(record: Record, since: float, until: float) -> list[float]:
     ends = [at for at, _ in record.steps]
     return [b - a for a, b in itertools.pairwise(ends) if since < b <= until]
+
+
+def moves(session: Session) -> Iterator[Line]:
+    """The reorder step in an engine, as it times itself: every second of the rows ends at once."""
+    engine, sizes, seconds = session.engine, session.sizes, [0.0, 0.0]
+
+    def look(record: Record) -> None:
+        if engine.last_stats is not None:
+            seconds[0] += engine.last_stats.reorder_seconds
+            seconds[1] += engine.last_stats.iteration.row_moves > 0
+
+    requests = prompts(sizes.burst, sizes.prompt, session.info.vocab_size)
+    lengths = [8 if number % 2 == 0 else 16 for number in range(sizes.burst)]
+    drive(engine, together(requests, lengths))
+    for _ in range(sizes.burst_repeats):
+        drive(engine, together(requests, lengths), each_step=look)
+    if not seconds[1]:
+        raise BenchError("no row moved")
+    yield judge(
+        "moves",
+        session.shape.name,
+        f"reorder step `rows` in the engine, half of {sizes.burst} rows end at once",
+        1e6 * seconds[0] / seconds[1],
+        bars.REORDER_ROWS if session.shape.name == "13b" else None,
+        "us",
+        reorders=seconds[1],
+    )
 
 
 def prefill(session: Session) -> Iterator[Line]:

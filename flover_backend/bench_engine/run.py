@@ -36,15 +36,17 @@ DRIVING: dict[str, Callable[[Session], Iterator[Line]]] = {
     "arrivals": parts.arrivals,
     "prefill": parts.prefill,
     "join": parts.join,
+    "moves": parts.moves,
     "idle": idle,
     "defaults": defaults,
 }
 """Parts that drive an engine; `defaults`, which loads engines of its own, comes last."""
 KERNELS = ("attention", "reorder")
 PARTS = (*KERNELS, "load", *DRIVING)
-CONCERNS = {"13b": ("first-token", "decode", "arrivals", "idle", "defaults", "load"),
+CONCERNS = {"13b": ("first-token", "decode", "arrivals", "moves", "idle", "defaults", "load"),
             "8b": ("decode", "prefill", "join", "idle")}  # fmt: skip
-"""Parts that are run of a model when none are asked for by name; of other models all that drive an engine."""
+"""Parts that are run of a model when none are asked for by name."""
+OF_OTHERS = ("first-token", "decode", "prefill", "join", "idle")
 PART_NAMES = {"memory": "load"}
 """Lines that another part measures."""
 REFERENCE = "13b"
@@ -191,7 +193,7 @@ class Bench:
     def _wanted(self, part: str, model: str | None) -> bool:
         if self._only:
             return part in self._only
-        return model is None or part in CONCERNS.get(model, tuple(DRIVING))
+        return model is None or part in CONCERNS.get(model, OF_OTHERS)
 
     def _measure(self, part: str, model: str, measure: Callable[[], Iterator[Line]]) -> None:
         started = time.perf_counter()

@@ -48,7 +48,6 @@ def reserve_for(model: Model, max_rows: int, max_prompt_tokens: int) -> Reserve:
 def _activation_bytes(model: Model, max_rows: int, max_prompt_tokens: int) -> int:
     """The widest moment of a layer, over all tokens, and logits of all rows in the model's dtype and as floats, with
     as much again for their sampling."""
-    width: int = model.config.activation_width  # type: ignore[attr-defined]
-    per_token = width * model.dtype.itemsize + 64
+    per_token = model.config.activation_width * model.dtype.itemsize + 64
     logits = max_rows * model.vocab_size * (model.dtype.itemsize + 4 + 8)
     return (max_rows + max_prompt_tokens) * per_token + logits

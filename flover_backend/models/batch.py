@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from flover_backend.kernels.prepare import PreparedTokens
     from flover_backend.kv.buffer import KVBuffer
+    from flover_backend.models.config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,11 @@ class Model(Protocol):
     device: torch.device
     num_parameters: int
     weight_bytes: int
+
+    @property
+    def config(self) -> ModelConfig:
+        """As config.json says."""
+        ...
 
     def forward(self, batch: ForwardBatch, kv: KVBuffer) -> torch.Tensor:
         """Write the batch's keys and values into `kv`; return hidden states [T, hidden_size] after the final norm."""

@@ -61,6 +61,8 @@ class DeviceReader:
         for file in self._files.values():
             os.close(file)
         self._files.clear()
+        while not self._stages.empty():
+            self._stages.get()
 
     def _read_piece(self, path: Path, offset: int, stored: torch.dtype, out: torch.Tensor) -> None:
         stage = self._stages.get()
@@ -78,7 +80,8 @@ class _Stage:
         self._on_gpu = device.type == "cuda"
         self._buffer = torch.empty(size, dtype=torch.uint8, pin_memory=self._on_gpu)
         self._bytes = memoryview(self._buffer.numpy())  # type: ignore[arg-type]
-        self._scratch = torch.empty(size, dtype=torch.uint8, device=device)
+        self._scratch: torch.Tensor | None = None
+        """On the device, where it converts."""
         self._stream = torch.cuda.Stream(device) if self._on_gpu else None  # type: ignore[no-untyped-call]
         if self._stream is not None:
             # NOTE: the destinations' memory may have been used by earlier work of the loading thread's stream.
@@ -102,6 +105,8 @@ class _Stage:
             if stored == out.dtype:
                 out.copy_(self._buffer[:size].view(stored), non_blocking=True)
             else:
+                if self._scratch is None:
+                    self._scratch = torch.empty_like(self._buffer, device=out.device)
                 self._scratch[:size].copy_(self._buffer[:size], non_blocking=True)
                 out.copy_(self._scratch[:size].view(stored))
         self._stream.synchronize()

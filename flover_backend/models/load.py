@@ -53,6 +53,7 @@ def load_model(model_dir: Path, dtype: str, device: str, progress: Progress, loa
     random: weights of config.json's sizes that come from no file. `progress` is called with a stage and a fraction
     0 .. 1. Raises `ConfigError` when anything is missing, misshapen or not supported.
     """
+    progress("weights", 0.0)
     architecture, config = _read(model_dir)
     place = torch.device(device)
     torch_dtype = resolve_dtype(dtype, place, model_dir, load_format)

@@ -32,10 +32,12 @@ def options(tmp_path: Path, *only: str, **keys: object) -> EngineBenchOptions:
 
 def test_every_part_that_drives_an_engine(tmp_path: Path) -> None:
     told: list[str] = []
-    asked = ("first-token", "decode", "arrivals", "prefill", "join", "idle", "attention", "reorder")
+    asked = ("first-token", "decode", "arrivals", "prefill", "join", "moves", "idle", "attention", "reorder")
     lines = bench_engine(options(tmp_path, *asked), told.append)
     measured = {part: [line for line in lines if line.part == part] for part in asked}
-    assert {part: len(of) for part, of in measured.items()} == dict(zip(asked, (1, 2, 3, 2, 2, 1, 1, 1), strict=True))
+    assert {part: len(of) for part, of in measured.items()} == dict(
+        zip(asked, (1, 2, 3, 2, 2, 1, 1, 1, 1), strict=True)
+    )
     for line in lines:
         if line.part in ("idle", "attention", "reorder"):
             assert line.held is False and "needs an NVIDIA GPU" in line.figure
