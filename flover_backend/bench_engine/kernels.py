@@ -17,7 +17,8 @@ from flover_backend.bench_engine.session import Tell, free_device
 from flover_backend.bench_engine.shapes import SHAPES, Shape
 from flover_backend.kernels.gpu.block_copy import LayerPointers, copy_blocks
 from flover_backend.kernels.gpu.decode_attention import DecodeAttention
-from flover_backend.kernels.gpu.rows import ChangeWriter, RowTables, move_rows
+from flover_backend.kernels.gpu.row_changes import ChangeWriter
+from flover_backend.kernels.gpu.rows import RowTables, move_rows
 
 MAX_LEN = 4096
 BLOCK = 16

@@ -11,7 +11,7 @@ import torch
 from flover_backend.kernels import row_layout as layout
 from flover_backend.kernels import sampling as reference
 from flover_backend.kernels.gpu import sampling as subject
-from flover_backend.kernels.gpu.rows import DEAD_ROW
+from flover_backend.kernels.gpu.row_changes import DEAD_ROW
 from flover_backend.kernels.margins import decision_margin
 from flover_backend.request import SamplingParams
 

@@ -9,7 +9,7 @@ import torch
 
 from flover_backend.kernels import row_layout as layout
 from flover_backend.kernels.gpu import advance as subject
-from flover_backend.kernels.gpu.rows import DEAD_ROW
+from flover_backend.kernels.gpu.row_changes import DEAD_ROW
 from tests.kernels_gpu.compilation import compile_kernel
 
 VOCAB = 50

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from flover_backend.kernels import row_layout as layout
+from flover_backend.kernels.gpu import row_changes as packed
 from flover_backend.kernels.gpu import rows as subject
 from flover_backend.scheduler.plan import TableUpdate
 from tests.kernels_gpu.compilation import compile_kernel
@@ -32,7 +33,7 @@ def random_tables(seed: int, max_rows: int, max_blocks: int, device: torch.devic
     rare = below(3) == 0
     state[:, layout.NUM_BIASES] = torch.where(rare, below(layout.MAX_BIASES + 1), 0)
     state[:, layout.NUM_MASKS] = torch.where(rare, below(layout.MAX_MASKS + 1), 0)
-    state[-1] = torch.tensor(subject.DEAD_ROW)
+    state[-1] = torch.tensor(packed.DEAD_ROW)
     tables = (
         state, ints(max_rows + 1, max_blocks), ints(max_rows + 1, layout.MAX_BIASES),
         torch.randn((max_rows + 1, layout.MAX_BIASES), generator=generator), ints(max_rows + 1, layout.MAX_MASKS),
@@ -40,11 +41,11 @@ def random_tables(seed: int, max_rows: int, max_blocks: int, device: torch.devic
     return subject.RowTables(*(table.to(device) for table in tables), BLOCK_SIZE)
 
 
-def upload(changes: subject.Changes, device: torch.device) -> torch.Tensor:
+def upload(changes: packed.Changes, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(changes.packed).to(device)
 
 
-def apply(tables: subject.RowTables, changes: subject.Changes) -> None:
+def apply(tables: subject.RowTables, changes: packed.Changes) -> None:
     device = tables.state.device
     subject.move_rows(tables, upload(changes, device), changes.num_moves)
     subject.apply_changes(tables, upload(changes, device), changes.num_programs)
@@ -55,10 +56,10 @@ def test_moved_rows_are_whole_and_their_sources_dead(device: torch.device, max_b
     tables = random_tables(max_blocks, 12, max_blocks, device)
     before = random_tables(max_blocks, 12, max_blocks, torch.device("cpu"))
     pairs = [(11, 0), (10, 3), (9, 4), (7, 5)]
-    apply(tables, subject.ChangeWriter().pack(moves=pairs))
+    apply(tables, packed.ChangeWriter().pack(moves=pairs))
     for source, destination in pairs:
         assert tables.state[destination].cpu().equal(before.state[source])
-        assert tables.state[source].tolist() == list(subject.DEAD_ROW)
+        assert tables.state[source].tolist() == list(packed.DEAD_ROW)
         assert int(tables.block_table[source, 0]) == 0
         blocks = -(-int(before.state[source, layout.NUM_TOKENS]) // BLOCK_SIZE)
         assert tables.block_table[destination, :blocks].cpu().equal(before.block_table[source, :blocks])
@@ -75,7 +76,7 @@ def test_moved_rows_are_whole_and_their_sources_dead(device: torch.device, max_b
 def test_moves_that_meet_are_refused() -> None:
     for pairs in ([(3, 1), (1, 0)], [(3, 1), (4, 1)], [(2, 2)]):
         with pytest.raises(AssertionError, match="not all different"):
-            subject.ChangeWriter().pack(moves=pairs)
+            packed.ChangeWriter().pack(moves=pairs)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -95,15 +96,15 @@ def test_all_kinds_of_changes_at_once(device: torch.device, seed: int) -> None:
     updates += [TableUpdate(row, source.randrange(max_blocks), (source.randrange(1, 99),)) for row in growing]
     values = np.array([source.gauss(0, 1) for _ in range(layout.MAX_BIASES)], np.float32)
     spans = [
-        subject.Span(subject.BIAS_IDS, joining[0], 0, list(range(layout.MAX_BIASES))),
-        subject.Span(subject.BIAS_VALUES, joining[0], 0, values.view(np.int32)),
-        subject.Span(subject.MASK_IDS, joining[1], 2, [5, 6, 7]),
-        subject.Span(subject.MASK_IDS, joining[2], 0, []),
+        packed.Span(packed.BIAS_IDS, joining[0], 0, list(range(layout.MAX_BIASES))),
+        packed.Span(packed.BIAS_VALUES, joining[0], 0, values.view(np.int32)),
+        packed.Span(packed.MASK_IDS, joining[1], 2, [5, 6, 7]),
+        packed.Span(packed.MASK_IDS, joining[2], 0, []),
     ]
-    changes = subject.ChangeWriter().pack((), dead, joins, updates, spans)
+    changes = packed.ChangeWriter().pack((), dead, joins, updates, spans)
     apply(tables, changes)
     for row in dead:
-        expected.state[row] = torch.tensor(subject.DEAD_ROW)
+        expected.state[row] = torch.tensor(packed.DEAD_ROW)
         if row not in joining:
             expected.block_table[row, 0] = 0
     for row, ints in joins:
@@ -118,16 +119,16 @@ def test_all_kinds_of_changes_at_once(device: torch.device, seed: int) -> None:
 
 
 def test_no_changes_need_no_launch(device: torch.device) -> None:
-    changes = subject.ChangeWriter().pack()
+    changes = packed.ChangeWriter().pack()
     assert (changes.num_moves, changes.num_programs) == (0, 0)
     tables = subject.RowTables.allocate(3, 5, BLOCK_SIZE, device)
     apply(tables, changes)
-    assert tables.state.tolist() == [list(subject.DEAD_ROW)] * 4
+    assert tables.state.tolist() == [list(packed.DEAD_ROW)] * 4
 
 
 def test_256_table_updates_are_packed_quickly() -> None:
     updates = [TableUpdate(row, 7 + row % 3, (row + 1,)) for row in range(256)]
-    writer, times = subject.ChangeWriter(), []
+    writer, times = packed.ChangeWriter(), []
     for _ in range(50):
         started = time.perf_counter()
         writer.pack(table_updates=updates)

@@ -8,17 +8,8 @@ import torch
 from flover_backend.engine.gpu.buckets import row_buckets
 from flover_backend.engine.gpu.occupants import NO_SLOT, Occupants
 from flover_backend.engine.gpu.row_values import masked_tokens, row_ints
-from flover_backend.kernels.gpu.rows import (
-    BIAS_IDS,
-    BIAS_VALUES,
-    MASK_IDS,
-    Changes,
-    ChangeWriter,
-    RowTables,
-    Span,
-    apply_changes,
-    move_rows,
-)
+from flover_backend.kernels.gpu.row_changes import BIAS_IDS, BIAS_VALUES, MASK_IDS, Changes, ChangeWriter, Span
+from flover_backend.kernels.gpu.rows import RowTables, apply_changes, move_rows
 from flover_backend.kernels.row_layout import SEEN_IN_PROMPT
 from flover_backend.request import SamplingParams
 from flover_backend.scheduler.plan import Join, Plan
