@@ -25,8 +25,8 @@ test: setup ## the whole test suite
 test-all: setup ## the same, and many more random examples of what it checks
 	@$(PYTEST)
 
-test-gpu: setup ## all tests that need or profit from an NVIDIA GPU; without one they skip or interpret, and say so
-	@$(PYTEST) -rs tests/*_gpu
+test-gpu: setup ## all tests that need or profit from an NVIDIA GPU; without one they skip and say so
+	@TRITON_INTERPRET=0 $(PYTEST) -rs tests/*_gpu
 
 lint: setup ## ruff, its formatter, mypy
 	@$(BIN)/ruff check .

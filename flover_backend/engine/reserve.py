@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flover_backend.engine.gpu.buckets import row_buckets, token_buckets
 from flover_backend.models.batch import Model
 
-GRAPH_NODE_BYTES = 24 << 10
+GRAPH_NODE_BYTES = 8 << 10
 """Of one kernel in a captured graph: its node, parameters and the driver's copy, rounded up generously."""
 KERNELS_PER_LAYER = 10
-GRAPH_COUNT = 32
-"""Graphs that an engine captures: one for each bucket of rows and of tokens, and the heads."""
 LIBRARY_BYTES = 192 << 20
 """Code of the kernels, and the matrix library's workspaces."""
 
@@ -41,8 +40,14 @@ def reserve_for(model: Model, max_rows: int, max_prompt_tokens: int) -> Reserve:
         return NO_RESERVE
     return Reserve(
         activations=_activation_bytes(model, max_rows, max_prompt_tokens),
-        graphs=LIBRARY_BYTES + GRAPH_COUNT * KERNELS_PER_LAYER * model.num_layers * GRAPH_NODE_BYTES,
+        graphs=LIBRARY_BYTES + _num_nodes(model, max_rows, max_prompt_tokens) * GRAPH_NODE_BYTES,
     )
+
+
+def _num_nodes(model: Model, max_rows: int, max_prompt_tokens: int) -> int:
+    """Kernels in all graphs that run the layers: two for each number of rows, one for each number of tokens."""
+    num_graphs = 2 * len(row_buckets(max_rows)) + len(token_buckets(max_prompt_tokens + max_rows))
+    return num_graphs * model.num_layers * KERNELS_PER_LAYER
 
 
 def _activation_bytes(model: Model, max_rows: int, max_prompt_tokens: int) -> int:
