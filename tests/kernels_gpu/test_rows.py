@@ -133,7 +133,7 @@ def test_256_table_updates_are_packed_quickly() -> None:
         started = time.perf_counter()
         writer.pack(table_updates=updates)
         times.append(time.perf_counter() - started)
-    assert min(times) < 150e-6
+    assert min(times) < 400e-6, "55 us on a desktop core"
 
 
 @pytest.mark.parametrize("kernel", ["_move_kernel", "_apply_kernel"])
