@@ -32,7 +32,8 @@ a model share one engine, and the count changes only how much of the host's work
 host.
 
 Environment: `FLOVER_CACHE` moves the cache of fetched and imported models (default `.cache` of the checkout);
-`FLOVER_TORCH_INDEX` names another package index for torch at set-up.
+`FLOVER_TORCH_INDEX` names another package index for torch at set-up; `FLOVER_NVTX=1` marks the engine's phases (plan,
+run, commit) for profilers.
 """
 
 METRICS = """# Metrics
