@@ -30,7 +30,7 @@ class GpuRunner:
         self.model, self.kv, self.state = model, kv, rows
         self.pipeline_depth = pipeline_depth
         self._programs, self._mover = programs, mover
-        self._results = Results(rows.num_rows, pipeline_depth + 2, rows.device)
+        self.results = Results(rows.num_rows, pipeline_depth + 2, rows.device)
 
     @property
     def bytes_moved(self) -> int:
@@ -49,21 +49,21 @@ class GpuRunner:
             self._mover.move(plan)
             self.state.apply()
             self._launch(plan)
-        return self._results.pop() if len(self._results) > self.pipeline_depth else None
+        return self.results.pop() if len(self.results) > self.pipeline_depth else None
 
     def _on_stream(self) -> AbstractContextManager[object]:
         return nullcontext() if self._programs.stream is None else torch.cuda.stream(self._programs.stream)
 
     def _launch(self, plan: Plan) -> None:
         if plan.is_empty:
-            self._results.push_nothing(plan.step)
+            self.results.push_nothing(plan.step)
         elif not plan.chunks and len(plan.decode_rows) + len(plan.idle_rows) == plan.num_rows:
             self._push(plan, self._programs.decode(plan), plan.decode_rows)
         else:
             sampled = self._programs.mixed(plan)
             self._mover.copy_blocks(plan.block_copies)
             if sampled is None:
-                self._results.push_nothing(plan.step)
+                self.results.push_nothing(plan.step)
             else:
                 self._push(plan, sampled, range(len(plan.sampled_rows())))
 
@@ -73,4 +73,4 @@ class GpuRunner:
         if self.state.occupants.num_logprobs:
             params = [self.state.params[row] for row in plan.sampled_rows()]
             logprobs = start_logprobs(sampled, params, places)
-        self._results.push(plan.step, sampled.token_ids, places, logprobs)
+        self.results.push(plan.step, sampled.token_ids, places, logprobs)
