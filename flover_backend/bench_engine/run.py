@@ -24,10 +24,9 @@ from flover_backend.bench_engine.idle import idle
 from flover_backend.bench_engine.machine import describe_machine, in_words
 from flover_backend.bench_engine.probes import Products, copy_bandwidth, dense_rate
 from flover_backend.bench_engine.report import mark, save, table
-from flover_backend.bench_engine.session import Probed, Session, Tell, free_device
+from flover_backend.bench_engine.session import Probed, Session, Tell, free_device, resolve_bench_device
 from flover_backend.bench_engine.shapes import SHAPES, Shape
 from flover_backend.bench_engine.workloads import Sizes
-from flover_backend.engine.sizing import resolve_device
 from flover_backend.errors import ConfigError
 
 DRIVING: dict[str, Callable[[Session], Iterator[Line]]] = {
@@ -74,7 +73,7 @@ class Bench:
 
     def __init__(self, options: EngineBenchOptions, tell: Tell) -> None:
         self._options, self._tell = options, tell
-        self._device = resolve_device(options.device)
+        self._device = resolve_bench_device(options.device)
         self._only = tuple(dict.fromkeys(PART_NAMES.get(name, name) for name in options.only))
         _check("part", self._only, PARTS)
         _check("model", options.models, tuple(options.shapes))

@@ -17,7 +17,9 @@ from flover_backend.channel import EngineInfo
 from flover_backend.config import ModelJson
 from flover_backend.engine.engine import Engine
 from flover_backend.engine.load import load_engine
+from flover_backend.engine.sizing import resolve_device
 from flover_backend.engine.stages import StageTimes
+from flover_backend.errors import ConfigError
 
 Tell = Callable[[str], None]
 
@@ -84,6 +86,14 @@ def make_engine(directory: Path, device: torch.device, times: StageTimes, **keys
     """An engine with random weights; `keys` are settings of model.json beside `model`."""
     config = ModelJson(model=str(directory), device=device.type, load_format="random", **keys)  # type: ignore[arg-type]
     return load_engine(config, directory, times)
+
+
+def resolve_bench_device(name: str) -> torch.device:
+    """As the engine resolves it, but that a CPU must be asked for: these models are too large for one."""
+    device = resolve_device(name)
+    if device.type == "cpu" and name != "cpu":
+        raise ConfigError("this measures an NVIDIA GPU, and torch sees none; on a CPU: flover bench")
+    return device
 
 
 def free_device(device: torch.device) -> None:

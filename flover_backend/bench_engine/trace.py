@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flover_backend.bench_engine.picture import draw
 from flover_backend.bench_engine.recording import record_iterations
-from flover_backend.bench_engine.session import make_engine
+from flover_backend.bench_engine.session import make_engine, resolve_bench_device
 from flover_backend.bench_engine.shapes import SHAPES
 from flover_backend.bench_engine.timeline import Timeline
 from flover_backend.config import ModelJson
@@ -35,7 +35,8 @@ class TraceOptions:
 
 def trace(options: TraceOptions, tell: Callable[[str], None] = print) -> Timeline:
     """Record, draw, and tell where the time went. Raises `ConfigError` where the model does not load."""
-    device, times = resolve_device(options.device), StageTimes(lambda stage, fraction: None)
+    find, times = resolve_bench_device if options.model in SHAPES else resolve_device, StageTimes(lambda *_: None)
+    device = find(options.device)
     with tempfile.TemporaryDirectory() as folder:
         if options.model in SHAPES:
             engine, info = make_engine(SHAPES[options.model].write(Path(folder)), device, times)

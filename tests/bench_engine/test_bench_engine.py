@@ -115,6 +115,13 @@ def test_names_that_are_none_are_refused(tmp_path: Path, keys: dict[str, object]
         bench_engine(options(tmp_path, **keys), lambda text: None)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("command", ["engine", "trace"])
+def test_without_a_gpu_it_is_refused_before_it_fills_the_memory(command: str) -> None:
+    answer = CliRunner().invoke(cli.app, ["bench", command])
+    assert isinstance(answer.exception, ConfigError) and "torch sees none" in str(answer.exception)
+
+
 def test_the_command_passes_its_flags_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given: list[EngineBenchOptions] = []
     monkeypatch.setattr(running, "bench_engine", given.append)
