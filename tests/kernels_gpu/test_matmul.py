@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from flover_backend.kernels.gpu.matmul import (
     SkinnyConfig,
     Workspace,
     config_for,
-    safe_gain_scale,
     skinny_matmul,
     skinny_matmul_reference,
     supports,
@@ -32,8 +30,6 @@ def _check(m: int, n: int, k: int, dtype: torch.dtype, device: torch.device, con
     torch.manual_seed(m + n + k)
     x, w = torch.randn(m, k).to(dtype).to(device), (torch.randn(n, k) / k**0.5).to(dtype).to(device)
     fused: dict[str, Any] = {"gated": f.get("gated", False)}
-    if f.get("norm"):
-        fused |= {"norm_weight": (torch.rand(k) + 0.5).to(dtype).to(device), "eps": 1e-5}
     width = n // 2 if fused["gated"] else n
     residual = torch.randn(m, width).to(dtype).to(device) if f.get("add") else None
     expected = skinny_matmul_reference(x, w, residual=residual, **fused)
@@ -49,16 +45,14 @@ def _check(m: int, n: int, k: int, dtype: torch.dtype, device: torch.device, con
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("splits", [1, 3])
-@pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("add", [False, True])
-def test_fused_pieces(dtype: torch.dtype, splits: int, norm: bool, add: bool, device: torch.device) -> None:
-    _check(3, 128, 256, dtype, device, _config(3, splits), norm=norm, add=add)
+def test_shares_and_residual(dtype: torch.dtype, splits: int, add: bool, device: torch.device) -> None:
+    _check(3, 128, 256, dtype, device, _config(3, splits), add=add)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("norm", [False, True])
-def test_gated(dtype: torch.dtype, norm: bool, device: torch.device) -> None:
-    _check(2, 256, 128, dtype, device, _config(2, block_n=128), gated=True, norm=norm)
+def test_gated(dtype: torch.dtype, device: torch.device) -> None:
+    _check(2, 256, 128, dtype, device, _config(2, block_n=128), gated=True)
 
 
 @pytest.mark.parametrize("m", [1, 8, 9, 16, 33, 64])
@@ -68,13 +62,7 @@ def test_numbers_of_rows(m: int, device: torch.device) -> None:
 
 @pytest.mark.parametrize("gated", [False, True])
 def test_last_tile_is_partly_outside(gated: bool, device: torch.device) -> None:
-    _check(5, 160, 128, torch.float16, device, _config(8), gated=gated, norm=True)
-
-
-@pytest.mark.parametrize("gated", [False, True])
-def test_weights_by_the_copy_engine(gated: bool, device: torch.device) -> None:
-    config = replace(_config(8, block_n=128 if gated else 64), tma=True)
-    _check(5, 160, 128, torch.float16, device, config, gated=gated, norm=True)
+    _check(5, 160, 128, torch.float16, device, _config(8), gated=gated)
 
 
 def test_shares_of_unequal_length(device: torch.device) -> None:
@@ -85,25 +73,13 @@ def test_shares_of_unequal_length(device: torch.device) -> None:
 def test_configurations_cover_the_chip_in_one_round(shape: tuple[int, int, int]) -> None:
     config = config_for(*shape)
     programs = -(-shape[1] // config.block_n) * config.splits
-    assert config.block_m >= shape[0] and (132 <= programs <= 264 or config.splits == 1)
+    assert config.block_m >= shape[0] and (100 <= programs <= 264 or config.splits == 1)
 
 
 @pytest.mark.parametrize("shape", [(3, 576, 576), (1, 192, 64)], ids=str)
 def test_default_configuration_is_right(shape: tuple[int, int, int], device: torch.device) -> None:
     m, n, k = shape
     _check(m, n, k, torch.float16, device, config_for(m, n, k), add=True)
-
-
-def test_large_inputs_and_gains_do_not_overflow(device: torch.device) -> None:
-    torch.manual_seed(0)
-    x, w = torch.randn(2, 128, device=device).half(), (torch.randn(64, 128, device=device) / 12).half()
-    gain = (torch.rand(128, device=device) + 0.5).half()
-    x[0, 5], gain[5] = 60_000, 3.3
-    assert safe_gain_scale(gain) == 0.25 and safe_gain_scale(gain / 4) == 1
-    out = torch.full((2, 64), torch.nan, device=device).half()
-    fused: dict[str, Any] = {"norm_weight": gain, "eps": 1e-5}
-    skinny_matmul(x, w, out, workspace=Workspace(device), config=_config(2), gain_scale=safe_gain_scale(gain), **fused)
-    torch.testing.assert_close(out, skinny_matmul_reference(x, w, **fused), atol=4e-3, rtol=4e-3)
 
 
 def test_what_is_supported() -> None:
@@ -125,7 +101,7 @@ def test_results_do_not_depend_on_timing(device: torch.device) -> None:
 
 
 POINTERS = {
-    **dict.fromkeys(("x", "w", "out", "norm_weight"), "*fp16:16"),
+    **dict.fromkeys(("x", "w", "out"), "*fp16:16"),
     "partials": "*fp32:16",
     "counters": "*i32:16",
 }
@@ -135,17 +111,15 @@ SIZES = {
     "K": "i32:16",
     "splits": "i32",
     "trigger": "i32",
-    "eps": "fp32",
-    "gain_scale": "fp32",
 }
 
 
 @pytest.mark.parametrize("case", ["plain", "gated", "shared"])
 def test_compiles_for_hopper_without_spills(case: str) -> None:
     cases = {
-        "plain": (config_for(8, 15360, 5120), {"NORM": True, "ADD": False, "GATED": False}),
-        "gated": (config_for(32, 27648, 5120, gated=True), {"NORM": True, "ADD": False, "GATED": True}),
-        "shared": (config_for(64, 5120, 13824), {"NORM": False, "ADD": True, "GATED": False}),
+        "plain": (config_for(8, 15360, 5120), {"ADD": False, "GATED": False}),
+        "gated": (config_for(32, 27648, 5120, gated=True), {"ADD": False, "GATED": True}),
+        "shared": (config_for(64, 5120, 13824), {"ADD": True, "GATED": False}),
     }
     config, fused = cases[case]
     cut = {"SHARED": config.splits > 1, "BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": config.block_k}
@@ -153,8 +127,8 @@ def test_compiles_for_hopper_without_spills(case: str) -> None:
         "flover_backend.kernels.gpu.matmul",
         "_skinny_kernel",
         {**POINTERS, **SIZES},
-        {**fused, **cut, "PREFETCH": config.prefetch, "TMA": False, "OVERLAP": True},
+        {**fused, **cut, "PREFETCH": config.prefetch, "OVERLAP": True},
         num_warps=config.num_warps,
         num_stages=config.num_stages,
     )
-    assert found.spilled_bytes == 0 and found.shared_bytes <= 227 * 1024 // 2 - 1024
+    assert found.spilled_bytes == 0 and found.shared_bytes <= 227 * 1024 // (2 if case == "plain" else 1) - 1024

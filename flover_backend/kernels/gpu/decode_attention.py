@@ -1,10 +1,9 @@
 """Attention of decode tokens over the blocks of one layer's KV buffer, split over the sequence; one launch a layer.
 
-Flash-decoding (Dao et al. 2023) with the work cut as stream-K cuts it (Osama et al. 2023, arXiv 2301.03598): the
-sequences of all tokens, laid end to end in quanta of `QUANTUM` positions, are cut into as many equal pieces as programs
-can run at once, so every program streams the same number of bytes whatever the mix of lengths. A piece may begin inside
-one sequence and end inside another; a sequence that spans several pieces leaves a partial result in each, and the
-program that arrives last combines them. `plan` cuts, once an iteration, from lengths on the device.
+Flash-decoding (Dao et al. 2023): every sequence is cut into pieces of one size, chosen once an iteration so that the
+pieces of all sequences are nearly as many as there are programs, a few for each that the chip runs at once; short
+pieces even out any mix of lengths, and a program never waits twice. A sequence of several pieces leaves a partial
+result of each, and the program that arrives last combines them. `plan` cuts, from lengths on the device.
 
 Knows block tables and lengths; nothing of rows' state or of the model. Reference: kernels/attention.py.
 """
@@ -23,13 +22,20 @@ from flover_backend.kernels.gpu.dependent_launch import let_next_start, overlap,
 QUANTUM = 16
 """Positions; where sequences may be cut."""
 _PLAN_BLOCK = 256
+_FEW_TOKENS = 4
+"""Up to here a program more costs more time than evener pieces save."""
+
+
+@triton.jit
+def _quanta(decode_lens, start, num_tokens, QUANTUM: tl.constexpr, BLOCK: tl.constexpr):
+    token = start + tl.arange(0, BLOCK)
+    return (tl.load(decode_lens + token, mask=token < num_tokens, other=0) + QUANTUM - 1) // QUANTUM
 
 
 @triton.jit(do_not_specialize=["num_tokens"])
 def _plan_kernel(
     decode_lens,
     token_rows,
-    segments,
     pieces,
     num_tokens,
     QUANTUM: tl.constexpr,
@@ -37,42 +43,55 @@ def _plan_kernel(
     BLOCK: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):
-    """Program p cuts piece p: pieces [P, 4] int32 (first segment, begin, end, quanta a piece), begin and end in quanta.
+    """Program p makes piece p: pieces [P, 8] int32 (token, row, start, stop, first piece of the token, its pieces).
 
-    Program 0 also writes segments [T, 4] int32, of the tokens that decode: (token, row, length, begin).
+    start and stop are positions; both 0: nothing to do. The size of pieces is the least, in quanta, that makes at most
+    P of them.
     """
     piece = tl.program_id(0)
     wait_for_previous(OVERLAP)
     let_next_start(OVERLAP)
-    lane = tl.arange(0, BLOCK)
-    total = tl.zeros((), tl.int32)
+    most = tl.num_programs(0)
+    longest = tl.zeros((), tl.int32)
     for start in range(0, num_tokens, BLOCK):
-        lens = tl.load(decode_lens + start + lane, mask=start + lane < num_tokens, other=0)
-        total += tl.sum((lens + QUANTUM - 1) // QUANTUM)
-    size = tl.maximum((total + tl.num_programs(0) - 1) // tl.num_programs(0), MIN_QUANTA)
-    begin = tl.minimum(piece * size, total)
+        longest = tl.maximum(longest, tl.max(_quanta(decode_lens, start, num_tokens, QUANTUM, BLOCK), 0))
+    size = tl.zeros((), tl.int32) + MIN_QUANTA
+    largest = tl.maximum(longest, MIN_QUANTA)
+    while size < largest:
+        middle = (size + largest) // 2
+        count = tl.zeros((), tl.int32)
+        for start in range(0, num_tokens, BLOCK):
+            quanta = _quanta(decode_lens, start, num_tokens, QUANTUM, BLOCK)
+            count += tl.sum((quanta + middle - 1) // middle)
+        if count <= most:
+            largest = middle
+        else:
+            size = middle + 1
     ended = tl.zeros((), tl.int32)
-    quanta_before = tl.zeros((), tl.int32)
-    segments_before = tl.zeros((), tl.int32)
+    before = tl.zeros((), tl.int32)
+    first = tl.zeros((), tl.int32)
     for start in range(0, num_tokens, BLOCK):
-        token = start + lane
-        lens = tl.load(decode_lens + token, mask=token < num_tokens, other=0)
-        quanta = (lens + QUANTUM - 1) // QUANTUM
-        end = quanta_before + tl.cumsum(quanta, 0)
-        lives = (quanta > 0).to(tl.int32)
-        ended += tl.sum(tl.where(end <= begin, lives, 0))
-        if piece == 0:
-            at = segments + 4 * (segments_before + tl.cumsum(lives, 0) - 1)
-            tl.store(at, token, mask=quanta > 0)
-            tl.store(at + 1, tl.load(token_rows + token, mask=quanta > 0, other=0), mask=quanta > 0)
-            tl.store(at + 2, lens, mask=quanta > 0)
-            tl.store(at + 3, end - quanta, mask=quanta > 0)
-            segments_before += tl.sum(lives)
-        quanta_before += tl.sum(quanta)
-    tl.store(pieces + 4 * piece, ended)
-    tl.store(pieces + 4 * piece + 1, begin)
-    tl.store(pieces + 4 * piece + 2, tl.minimum(begin + size, total))
-    tl.store(pieces + 4 * piece + 3, size)
+        quanta = _quanta(decode_lens, start, num_tokens, QUANTUM, BLOCK)
+        counts = (quanta + size - 1) // size
+        ends = before + tl.cumsum(counts, 0)
+        inside = start + tl.arange(0, BLOCK) < num_tokens
+        ended += tl.sum(tl.where((ends <= piece) & inside, 1, 0))
+        first = tl.maximum(first, tl.max(tl.where((ends <= piece) & inside, ends, 0), 0))
+        before += tl.sum(counts)
+    out = pieces + 8 * piece
+    if piece < before:
+        length = tl.load(decode_lens + ended)
+        begin = (piece - first) * size * QUANTUM
+        tl.store(out, ended)
+        tl.store(out + 1, tl.load(token_rows + ended))
+        tl.store(out + 2, begin)
+        tl.store(out + 3, tl.minimum(begin + size * QUANTUM, length))
+        tl.store(out + 4, first)
+        tl.store(out + 5, tl.cdiv(tl.cdiv(length, QUANTUM), size))
+    else:
+        tl.store(out + 1, 0)
+        tl.store(out + 2, 0)
+        tl.store(out + 3, 0)
 
 
 @triton.jit
@@ -196,7 +215,7 @@ def _combine(
     partial_weights,
     first_head,
     first_piece,
-    last_piece,
+    num_pieces,
     num_heads,
     ALL_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -211,11 +230,10 @@ def _combine(
     maximum = tl.full((HEADS,), float("-inf"), tl.float32)
     total = tl.zeros((HEADS,), tl.float32)
     result = tl.zeros((HEADS, DIM), tl.float32)
-    for start in range(first_piece, last_piece + 1, PARTS):
-        piece = start + part
-        slot = 2 * piece + (piece == first_piece).to(tl.int32)
-        place = slot[None, :] * ALL_HEADS + first_head + head[:, None]
-        mask = (head < num_heads)[:, None] & (piece <= last_piece)[None, :]
+    for start in range(0, num_pieces, PARTS):
+        piece = first_piece + start + part
+        place = piece[None, :] * ALL_HEADS + first_head + head[:, None]
+        mask = (head < num_heads)[:, None] & (start + part < num_pieces)[None, :]
         # Not from L1: other programs wrote these.
         logs = tl.load(partial_weights + place, mask=mask, other=float("-inf"), cache_modifier=".cg")
         results = tl.load(
@@ -235,12 +253,11 @@ def _combine(
 
 
 @triton.jit
-def _decode_kernel(  # noqa: PLR0915
+def _decode_kernel(
     query,
     keys,
     values,
     block_table,
-    segments,
     pieces,
     partial_results,
     partial_weights,
@@ -263,11 +280,10 @@ def _decode_kernel(  # noqa: PLR0915
     PARTS: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):
-    """Program (piece, heads): the heads of one key-value head (dot) or HEADS heads (vector), over the piece's segments.
+    """Program (piece, heads): the heads of one key-value head (dot) or HEADS heads (vector) over one piece.
 
-    partial_results [2 * pieces, heads, HEAD_DIM] float32; partial_weights [2 * pieces, heads] float32, the base 2
-    logarithms of their sums of weights. Place 2 p + 1 is the segment that begins in piece p and goes on beyond it,
-    2 p the one that came from before.
+    partial_results [pieces, heads, HEAD_DIM] float32; partial_weights [pieces, heads] float32, the base 2 logarithms of
+    their sums of weights.
     """
     ALL_HEADS: tl.constexpr = KV_HEADS * GROUP
     BUNDLES: tl.constexpr = KV_HEADS if USE_DOT else (KV_HEADS + HEADS - 1) // HEADS
@@ -276,23 +292,17 @@ def _decode_kernel(  # noqa: PLR0915
     piece = tl.program_id(0) // BUNDLES
     first_head = bundle * WIDTH
     num_heads = tl.minimum(ALL_HEADS - first_head, WIDTH)
+    # The work list is as old as the iteration: several kernels between have waited for it.
+    token = tl.load(pieces + 8 * piece)
+    row = tl.load(pieces + 8 * piece + 1)
+    start = tl.load(pieces + 8 * piece + 2)
+    stop = tl.load(pieces + 8 * piece + 3)
+    first_piece = tl.load(pieces + 8 * piece + 4)
+    num_pieces = tl.load(pieces + 8 * piece + 5)
+    table = block_table + row.to(tl.int64) * table_stride
     wait_for_previous(OVERLAP)
     let_next_start(OVERLAP)
-    segment = tl.load(pieces + 4 * piece)
-    begin = tl.load(pieces + 4 * piece + 1)
-    end = tl.load(pieces + 4 * piece + 2)
-    size = tl.load(pieces + 4 * piece + 3)
-    dim = tl.arange(0, DIM)
-    while begin < end:
-        token = tl.load(segments + 4 * segment)
-        row = tl.load(segments + 4 * segment + 1)
-        length = tl.load(segments + 4 * segment + 2)
-        first = tl.load(segments + 4 * segment + 3)
-        segment_end = first + (length + QUANTUM - 1) // QUANTUM
-        until = tl.minimum(end, segment_end)
-        start = (begin - first) * QUANTUM
-        stop = tl.minimum((until - first) * QUANTUM, length)
-        table = block_table + row.to(tl.int64) * table_stride
+    if start < stop:
         token_query = query + token.to(tl.int64) * query_stride
         if USE_DOT:
             maximum, total, result = _attend_dot(
@@ -305,23 +315,22 @@ def _decode_kernel(  # noqa: PLR0915
                 KV_HEADS, HEAD_DIM, BLOCK_SIZE, QUANTUM, HEADS, DIM, TILE, STAGES,
             )  # fmt: skip
         head = tl.arange(0, HEADS)
+        dim = tl.arange(0, DIM)
         mask = (head < num_heads)[:, None] & (dim < HEAD_DIM)[None, :]
-        first_piece = first // size
-        last_piece = (segment_end - 1) // size
         token_out = out + (token.to(tl.int64) * ALL_HEADS + first_head) * HEAD_DIM
         result = result / tl.where(head < num_heads, total, 1.0)[:, None]
-        if first_piece == last_piece:
+        if num_pieces == 1:
             tl.store(token_out + head[:, None] * HEAD_DIM + dim[None, :], result.to(out.dtype.element_ty), mask=mask)
         else:
-            place = (2 * piece + (begin == first).to(tl.int32)) * ALL_HEADS + first_head + head
+            place = piece * ALL_HEADS + first_head + head
             tl.store(partial_results + place[:, None] * HEAD_DIM + dim[None, :], result, mask=mask)
             tl.store(partial_weights + place, maximum + tl.log2(total), mask=head < num_heads)
             tl.debug_barrier()
             arrived = tl.atomic_add(counters + token * BUNDLES + bundle, 1, sem="acq_rel")
-            if arrived == last_piece - first_piece:
+            if arrived == num_pieces - 1:
                 tl.store(counters + token * BUNDLES + bundle, 0)
                 combined = _combine(
-                    partial_results, partial_weights, first_head, first_piece, last_piece, num_heads,
+                    partial_results, partial_weights, first_head, first_piece, num_pieces, num_heads,
                     ALL_HEADS, HEAD_DIM, OUT_HEADS, DIM, PARTS,
                 )  # fmt: skip
                 out_head = tl.arange(0, OUT_HEADS)
@@ -330,8 +339,6 @@ def _decode_kernel(  # noqa: PLR0915
                     combined.to(out.dtype.element_ty),
                     mask=(out_head < num_heads)[:, None] & (dim < HEAD_DIM)[None, :],
                 )
-        begin = until
-        segment += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +354,8 @@ class DecodeConfig:
     """Tiles in flight through shared memory; 1: through registers"""
     num_warps: int
     programs_per_sm: int
+    rounds: int
+    """Pieces for each program that runs at once: more even out the lengths, fewer cost less to combine."""
     min_quanta: int
     """Of a piece: shorter ones cost more to combine than they save."""
 
@@ -358,7 +367,7 @@ def choose_config(num_heads: int, num_kv_heads: int, head_dim: int, dtype: torch
         return _vector_config(num_kv_heads, row_bytes)
     heads = max(16, triton.next_power_of_2(num_heads // num_kv_heads))
     programs_per_sm = 3 if heads * head_dim <= 2048 else 2
-    return DecodeConfig(True, heads, max(16, min(64, (16 << 10) // row_bytes)), 3, 4, programs_per_sm, 1)
+    return DecodeConfig(True, heads, max(16, min(64, (16 << 10) // row_bytes)), 3, 4, programs_per_sm, 4, 1)
 
 
 def _vector_config(num_kv_heads: int, row_bytes: int) -> DecodeConfig:
@@ -368,13 +377,13 @@ def _vector_config(num_kv_heads: int, row_bytes: int) -> DecodeConfig:
     """
     a_warp = max(1, 512 // row_bytes)
     num_warps = next((warps for warps in (4, 2) if num_kv_heads % (a_warp * warps) == 0), 1)
-    return DecodeConfig(False, a_warp * num_warps, 8 if row_bytes <= 512 else 4, 4, num_warps, 8 // num_warps, 1)
+    return DecodeConfig(False, a_warp * num_warps, 8 if row_bytes <= 512 else 4, 4, num_warps, 8 // num_warps, 4, 1)
 
 
 class DecodeAttention:
     """Decode attention of one model: its work list and its scratch, shared by all layers, made once.
 
-    Scratch is bounded by the number of programs: twice pieces * heads * head_dim float32, a few MB.
+    Scratch is bounded by the number of pieces: pieces * heads * head_dim float32, a few MB.
     """
 
     def __init__(
@@ -396,10 +405,12 @@ class DecodeAttention:
         self._max_tokens, self._device = max_tokens, device
         self._shape = (num_heads, num_kv_heads, head_dim, block_size)
         self._bundles = num_kv_heads if self.config.use_dot else triton.cdiv(num_kv_heads, self.config.heads)
-        self.num_pieces = max(1, _num_programs(device, self.config.programs_per_sm) // self._bundles)
-        self._segments = torch.zeros(max_tokens, 4, dtype=torch.int32, device=device)
-        self._pieces = torch.zeros(self.num_pieces, 4, dtype=torch.int32, device=device)
-        partials = 2 * self.num_pieces * num_heads
+        self._resident = _num_programs(device, self.config.programs_per_sm) // self._bundles
+        self.num_pieces = max(max_tokens, self.config.rounds * self._resident)
+        """Most pieces that an iteration is cut into"""
+        self._planned = 0
+        self._pieces = torch.zeros(self.num_pieces, 8, dtype=torch.int32, device=device)
+        partials = self.num_pieces * num_heads
         self._partial_results = torch.empty(partials, head_dim, dtype=torch.float32, device=device)
         self._partial_weights = torch.empty(partials, dtype=torch.float32, device=device)
         self._counters = torch.zeros(max_tokens * self._bundles, dtype=torch.int32, device=device)
@@ -412,10 +423,11 @@ class DecodeAttention:
         """
         assert decode_lens.dtype == token_rows.dtype == torch.int32 and decode_lens.shape == token_rows.shape
         assert decode_lens.is_contiguous() and token_rows.is_contiguous() and len(decode_lens) <= self._max_tokens
-        _plan_kernel[(self.num_pieces,)](
+        rounds = 1 if len(decode_lens) <= _FEW_TOKENS else self.config.rounds
+        self._planned = max(len(decode_lens), rounds * self._resident)
+        _plan_kernel[(self._planned,)](
             decode_lens,
             token_rows,
-            self._segments,
             self._pieces,
             len(decode_lens),
             QUANTUM=QUANTUM,
@@ -450,12 +462,11 @@ class DecodeAttention:
         config = self.config
         dim = max(16, triton.next_power_of_2(head_dim))
         out_heads = triton.next_power_of_2(num_heads // num_kv_heads) if config.use_dot else config.heads
-        _decode_kernel[(self.num_pieces * self._bundles,)](
+        _decode_kernel[(self._planned * self._bundles,)](
             query,
             keys,
             values,
             block_table,
-            self._segments,
             self._pieces,
             self._partial_results,
             self._partial_weights,

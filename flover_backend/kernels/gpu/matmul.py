@@ -13,18 +13,15 @@ import torch
 import torch.nn.functional as F
 import triton
 import triton.language as tl
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from flover_backend.kernels.gpu.activation import silu_times
 from flover_backend.kernels.gpu.dependent_launch import overlap, wait_for_previous
-from flover_backend.kernels.gpu.skinny_config import SkinnyConfig, config_for, safe_gain_scale, supports
-from flover_backend.kernels.norm import rms_norm_reference
+from flover_backend.kernels.gpu.skinny_config import SkinnyConfig, config_for, supports
 
 __all__ = [
     "SkinnyConfig",
     "Workspace",
     "config_for",
-    "safe_gain_scale",
     "skinny_matmul",
     "skinny_matmul_reference",
     "supports",
@@ -73,38 +70,9 @@ def _let_next_start_at_zero(count, OVERLAP: tl.constexpr):
 
 
 @triton.jit
-def _read(places, tiles_of_w, row, column, TMA: tl.constexpr):
-    """A tile of w, by each thread's copies from `places` or by the copy engine."""
-    if TMA:
-        return tiles_of_w.load([row, column])
-    else:
-        return tl.load(places)
-
-
-@triton.jit
-def _finish(
-    acc,
-    up,
-    square_sum,
-    out,
-    rows,
-    columns,
-    width,
-    M,
-    K,
-    eps,
-    gain_scale,
-    NORM: tl.constexpr,
-    ADD: tl.constexpr,
-    GATED: tl.constexpr,
-):
-    """Scale by 1 / rms, activate, add, store: acc [BLOCK_N, BLOCK_M] to out [M, width] transposed."""
+def _finish(acc, up, out, rows, columns, width, M, ADD: tl.constexpr, GATED: tl.constexpr):
+    """Activate, add, store: acc [BLOCK_N, BLOCK_M] to out [M, width] transposed."""
     dtype = out.dtype.element_ty
-    if NORM:
-        scale = tl.rsqrt(square_sum / K + eps) / gain_scale
-        acc *= scale[None, :]
-        if GATED:
-            up *= scale[None, :]
     if GATED:
         acc = silu_times(acc.to(dtype).to(tl.float32), up.to(dtype).to(tl.float32), dtype).to(tl.float32)
     places = out + columns[None, :].to(tl.int64) * width + rows[:, None]
@@ -115,27 +83,21 @@ def _finish(
 
 
 @triton.jit
-def _hand_in(acc, square_sum, slot, inside, columns, counter, NORM: tl.constexpr):
+def _hand_in(acc, slot, inside, counter):
     """Put a program's share of the sums into its slot; returns how many programs of the tile did so before."""
     tl.store(slot + inside, acc)
-    if NORM:
-        tl.store(slot + acc.shape[0] * acc.shape[1] + columns, square_sum)
     tl.debug_barrier()
     return tl.atomic_add(counter, 1, sem="acq_rel")
 
 
 @triton.jit
-def _collect(slots, splits, inside, columns, TILE: tl.constexpr, BLOCK_M: tl.constexpr, NORM: tl.constexpr):
+def _collect(slots, splits, inside, TILE: tl.constexpr, BLOCK_M: tl.constexpr):
     """The sums of all shares of a tile, added in the order of the shares."""
     acc = tl.zeros((TILE, BLOCK_M), dtype=tl.float32)
-    square_sum = tl.zeros((BLOCK_M,), dtype=tl.float32)
     for share in range(splits):
-        slot = slots + share * (TILE * BLOCK_M + BLOCK_M)
         # NOTE: past L1, which does not see what other programs wrote.
-        acc += tl.load(slot + inside, cache_modifier=".cg")
-        if NORM:
-            square_sum += tl.load(slot + TILE * BLOCK_M + columns, cache_modifier=".cg")
-    return acc, square_sum
+        acc += tl.load(slots + share * (TILE * BLOCK_M) + inside, cache_modifier=".cg")
+    return acc
 
 
 @triton.jit(do_not_specialize=["M", "splits", "trigger"])
@@ -143,8 +105,6 @@ def _skinny_kernel(
     x,
     w,
     out,
-    tiles_of_w,
-    norm_weight,
     partials,
     counters,
     M,
@@ -152,9 +112,6 @@ def _skinny_kernel(
     K,
     splits,
     trigger,
-    eps,
-    gain_scale,
-    NORM: tl.constexpr,
     ADD: tl.constexpr,
     GATED: tl.constexpr,
     SHARED: tl.constexpr,
@@ -162,7 +119,6 @@ def _skinny_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PREFETCH: tl.constexpr,
-    TMA: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):
     HALF: tl.constexpr = 2 if GATED else 1
@@ -185,40 +141,30 @@ def _skinny_kernel(
     columns, k = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_K)
     w_places = w + read_rows[:, None] * K + (first * BLOCK_K + k)[None, :]
     x_places = x + tl.minimum(columns, M - 1)[None, :] * K + (first * BLOCK_K + k)[:, None]
-    gains = norm_weight + k
-    gain = tl.load(gains + first * BLOCK_K) if NORM else k
     acc = tl.zeros((TILE, BLOCK_M), dtype=tl.float32)
     up = tl.zeros((TILE, BLOCK_M), dtype=tl.float32)
-    squares = tl.zeros((BLOCK_K, BLOCK_M), dtype=tl.float32)
     for step in range(first, last):
-        weights = _read(w_places, tiles_of_w, tile * TILE, step * BLOCK_K, TMA)
+        weights = tl.load(w_places)
         values = tl.load(x_places)
-        if NORM:
-            next_gain = tl.load(gains + tl.minimum(step + 1, last - 1) * BLOCK_K)
-            exact = values.to(tl.float32)
-            squares += exact * exact
-            values = (exact * (gain[:, None].to(tl.float32) * gain_scale)).to(values.dtype)
-            gain = next_gain
         acc = tl.dot(weights, values, acc, input_precision="ieee")
         if GATED:
-            more = _read(w_places + width.to(tl.int64) * K, tiles_of_w, width + tile * TILE, step * BLOCK_K, TMA)
+            more = tl.load(w_places + width.to(tl.int64) * K)
             up = tl.dot(more, values, up, input_precision="ieee")
         _let_next_start_at_zero(step - trigger_step, OVERLAP)
         w_places += BLOCK_K
         x_places += BLOCK_K
     _let_next_start_at_zero(0, OVERLAP)
 
-    square_sum = tl.sum(squares, 0)
     if SHARED:
-        SLOT: tl.constexpr = TILE * BLOCK_M + BLOCK_M
+        SLOT: tl.constexpr = TILE * BLOCK_M
         slots = partials + tile * splits * SLOT
         inside = tl.arange(0, TILE)[:, None] * BLOCK_M + columns[None, :]
-        if _hand_in(acc, square_sum, slots + split * SLOT, inside, columns, counters + tile, NORM) == splits - 1:
-            acc, square_sum = _collect(slots, splits, inside, columns, TILE, BLOCK_M, NORM)
-            _finish(acc, up, square_sum, out, rows, columns, width, M, K, eps, gain_scale, NORM, ADD, GATED)
+        if _hand_in(acc, slots + split * SLOT, inside, counters + tile) == splits - 1:
+            acc = _collect(slots, splits, inside, TILE, BLOCK_M)
+            _finish(acc, up, out, rows, columns, width, M, ADD, GATED)
             tl.store(counters + tile, 0)
     else:
-        _finish(acc, up, square_sum, out, rows, columns, width, M, K, eps, gain_scale, NORM, ADD, GATED)
+        _finish(acc, up, out, rows, columns, width, M, ADD, GATED)
 
 
 def skinny_matmul(
@@ -227,18 +173,14 @@ def skinny_matmul(
     out: torch.Tensor | None,
     *,
     workspace: Workspace,
-    norm_weight: torch.Tensor | None = None,
-    eps: float = 0.0,
-    gain_scale: float = 1.0,
     residual: torch.Tensor | None = None,
     gated: bool = False,
     config: SkinnyConfig | None = None,
 ) -> None:
-    """out = f(norm(x) @ w.T), or residual += the same; x [M, K], w [N, K], both contiguous, of one dtype.
+    """out = x @ w.T, or residual += the same; x [M, K], w [N, K], both contiguous, of one dtype.
 
-    norm_weight [K]: x is RMS-normalized first, by `eps` and this weight; `safe_gain_scale` of it keeps float16 from
-    overflowing. gated: w is gate over up, and out [M, N / 2] is silu(gate) * up. residual [M, N]: added to in place,
-    with `out` None; may not be x.
+    gated: w is gate over up, and out [M, N / 2] is silu(gate) * up. residual [M, N]: added to in place, with `out`
+    None; may not be x.
     """
     (m, k), n = x.shape, w.shape[0]
     target = residual if out is None else out
@@ -248,17 +190,14 @@ def skinny_matmul(
     assert w.shape == (n, k) and target.shape == (m, n // 2 if gated else n) and m <= config.block_m
     assert x.dtype == w.dtype == target.dtype and x.is_contiguous() and w.is_contiguous() and target.is_contiguous()
     assert target.data_ptr() != x.data_ptr()
-    assert norm_weight is None or (norm_weight.shape == (k,) and norm_weight.dtype == x.dtype)
     tiles = triton.cdiv(n, config.block_n)
     if config.splits > 1:
-        assert tiles * config.splits * (config.block_n + 1) * config.block_m <= workspace.partials.numel()
+        assert tiles * config.splits * config.block_n * config.block_m <= workspace.partials.numel()
         assert tiles <= workspace.counters.numel()
     _skinny_kernel[(tiles * config.splits,)](
         x,
         w,
         target,
-        TensorDescriptor.from_tensor(w, [config.block_n // (2 if gated else 1), config.block_k]) if config.tma else w,
-        w if norm_weight is None else norm_weight,
         workspace.partials,
         workspace.counters,
         m,
@@ -266,9 +205,6 @@ def skinny_matmul(
         k,
         config.splits,
         config.trigger,
-        eps,
-        gain_scale,
-        NORM=norm_weight is not None,
         ADD=residual is not None,
         GATED=gated,
         SHARED=config.splits > 1,
@@ -276,7 +212,6 @@ def skinny_matmul(
         BLOCK_N=config.block_n,
         BLOCK_K=config.block_k,
         PREFETCH=config.prefetch,
-        TMA=config.tma,
         num_warps=config.num_warps,
         num_stages=config.num_stages,
         **overlap(x.device),
@@ -287,13 +222,11 @@ def skinny_matmul_reference(
     x: torch.Tensor,
     w: torch.Tensor,
     *,
-    norm_weight: torch.Tensor | None = None,
-    eps: float = 0.0,
     residual: torch.Tensor | None = None,
     gated: bool = False,
 ) -> torch.Tensor:
     """What `skinny_matmul` leaves in `out` or `residual`, as a new tensor."""
-    product = F.linear(x if norm_weight is None else rms_norm_reference(x, norm_weight, eps), w)
+    product = F.linear(x, w)
     if gated:
         gate, up = product.chunk(2, dim=-1)
         product = F.silu(gate) * up

@@ -1,7 +1,8 @@
 """The matrix products of a layer with what stands before and behind them, each by the fastest way for its rows.
 
-Few rows: a kernel of ours that reads the weight once and takes the norm, the activation or the residual along. More
-rows, biases or float32: cuBLAS, and small kernels for the rest. Knows shapes and weights; nothing of attention.
+Few rows: a kernel of ours that reads the weight nearer the memory's rate and takes the activation or the residual
+along. (The norm too was slower than a kernel of its own: each program would square all of x again.) More rows, biases
+or float32: cuBLAS, and small kernels for the rest. Knows shapes and weights; nothing of attention.
 """
 
 from __future__ import annotations
@@ -24,21 +25,16 @@ class Products:
 
     def normed(self, x: torch.Tensor, norm: torch.Tensor, linear: Linear) -> torch.Tensor:
         """linear(RMSNorm(x)): [T, in] -> [T, out]"""
-        if not _is_skinny(x, linear):
-            return linear(self._norm(x, norm))
-        out = x.new_empty((len(x), len(linear.weight)))
-        skinny_matmul(x, linear.weight, out, workspace=self._workspace, norm_weight=norm, eps=self._eps)
-        return out
+        return self.plain(self._norm(x, norm), linear)
 
     def gated(self, x: torch.Tensor, norm: torch.Tensor, linear: Linear) -> torch.Tensor:
         """silu(gate) * up of the halves of linear(RMSNorm(x)): [T, in] -> [T, out / 2]"""
-        skinny = _is_skinny(x, linear)
-        gate_up = None if skinny else linear(self._norm(x, norm))
+        normed = self._norm(x, norm)
         out = x.new_empty((len(x), linear.out_features // 2))
-        if gate_up is not None:
-            silu_mul(gate_up, out)
-            return out
-        skinny_matmul(x, linear.weight, out, workspace=self._workspace, norm_weight=norm, eps=self._eps, gated=True)
+        if _is_skinny(x, linear):
+            skinny_matmul(normed, linear.weight, out, workspace=self._workspace, gated=True)
+        else:
+            silu_mul(linear(normed), out)
         return out
 
     def add(self, x: torch.Tensor, linear: Linear, residual: torch.Tensor) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 
 _MAX_ROWS = 64
-# Two programs on each of 132 multiprocessors, of 227 KiB of shared memory each.
-_RESIDENT_PROGRAMS = 264
-_SHARED_BYTES = 110 << 10
+_MULTIPROCESSORS = 132
+_SHARED_BYTES = 220 << 10
+"""Of a multiprocessor, for programs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +28,6 @@ class SkinnyConfig:
     """Pieces of 128 elements of each of its rows of w that a program asks for before it waits."""
     trigger: int
     """Steps over K left when the next kernel may start."""
-    tma: bool = False
-    """Read w by the bulk tensor copy engine instead of each thread's own copies."""
 
 
 def supports(m: int, n: int, k: int, dtype: torch.dtype) -> bool:
@@ -39,21 +36,26 @@ def supports(m: int, n: int, k: int, dtype: torch.dtype) -> bool:
 
 
 def config_for(m: int, n: int, k: int, *, gated: bool = False) -> SkinnyConfig:
-    """The configuration of a shape: as many programs as are resident at once, and no second, half-empty round."""
-    block_m = max(8, 1 << (m - 1).bit_length())
-    block_n = 128 if gated or block_m >= 32 else 64
-    block_k = 128 if block_n == 64 and k % 128 == 0 else 64
-    tiles, steps = -(-n // block_n), k // block_k
-    splits = 1 if gated else max(1, min(_RESIDENT_PROGRAMS // tiles, steps // 4, 8))
-    num_stages = min(6, _SHARED_BYTES // ((block_n + block_m) * block_k * 2))
-    prefetch = 4 if k // splits >= 2 * 128 + block_k else 0
-    return SkinnyConfig(block_m, block_n, block_k, splits, 4, num_stages, prefetch, trigger=1024 // block_k)
+    """The configuration of a shape: as many programs as are resident at once, and no second, half-empty round.
 
-
-def safe_gain_scale(norm_weight: torch.Tensor) -> float:
-    """The power of two, at most 1, that brings the weight's elements to at most 1. Waits for the device: once a weight.
-
-    The product takes x * norm_weight before it knows the norm: in float16 that could overflow where x does not.
+    Up to 16 rows two programs share a multiprocessor (three of a gated product); more rows read x often enough that
+    one program of twice the width is faster.
     """
-    largest = norm_weight.abs().max().item()
-    return 1.0 if largest <= 1 else 2.0 ** -math.ceil(math.log2(largest))
+    block_m = max(8, 1 << (m - 1).bit_length())
+    if gated and block_m <= 16:
+        return SkinnyConfig(block_m, 128, 64, 1, 4, 4, _prefetch(k, 64), trigger=16)
+    wide = gated or block_m >= 32
+    block_n, resident = (128, _MULTIPROCESSORS) if wide else (64, 2 * _MULTIPROCESSORS)
+    block_k = 128 if k % 128 == 0 else 64
+    tiles, steps = -(-n // block_n), k // block_k
+    splits = 1 if gated else max(1, min(resident // tiles, steps // 4, 8))
+    shared_bytes = _SHARED_BYTES // (1 if wide else 2)
+    num_stages = min(4 if wide else 6, shared_bytes // ((block_n + block_m) * block_k * 2))
+    return SkinnyConfig(
+        block_m, block_n, block_k, splits, 4, num_stages, _prefetch(k // splits, block_k), 1024 // block_k
+    )
+
+
+def _prefetch(share: int, block_k: int) -> int:
+    """None where a program's share of K is not much longer than what it would ask for."""
+    return 4 if share >= 2 * 128 + block_k else 0
