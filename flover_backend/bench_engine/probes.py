@@ -21,7 +21,8 @@ REPEATS = 15
 def copy_bandwidth(device: torch.device) -> Spread:
     """Bytes a second, read and written, of a large copy on the device."""
     size = COPY_BYTES[device.type]
-    source = torch.randint(0, 255, (size,), dtype=torch.uint8, device=device)
+    # NOTE: fewer than 2^31 elements, beyond which torch's copy is a slower one.
+    source = torch.randn(size // 4, device=device)
     target = torch.empty_like(source)
     seconds = sample_seconds(lambda: target.copy_(source), device)
     return Spread.of([2 * size / second for second in seconds])
