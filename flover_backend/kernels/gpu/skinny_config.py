@@ -38,12 +38,10 @@ def supports(m: int, n: int, k: int, dtype: torch.dtype) -> bool:
 def config_for(m: int, n: int, k: int, *, gated: bool = False) -> SkinnyConfig:
     """The configuration of a shape: as many programs as are resident at once, and no second, half-empty round.
 
-    Up to 16 rows two programs share a multiprocessor (three of a gated product); more rows read x often enough that
-    one program of twice the width is faster.
+    Up to 16 rows two programs share a multiprocessor; more rows read x often enough that one program of twice the width
+    is faster, and so it is for gated products.
     """
     block_m = max(8, 1 << (m - 1).bit_length())
-    if gated and block_m <= 16:
-        return SkinnyConfig(block_m, 128, 64, 1, 4, 4, _prefetch(k, 64), trigger=16)
     wide = gated or block_m >= 32
     block_n, resident = (128, _MULTIPROCESSORS) if wide else (64, 2 * _MULTIPROCESSORS)
     block_k = 128 if k % 128 == 0 else 64
@@ -51,11 +49,5 @@ def config_for(m: int, n: int, k: int, *, gated: bool = False) -> SkinnyConfig:
     splits = 1 if gated else max(1, min(resident // tiles, steps // 4, 8))
     shared_bytes = _SHARED_BYTES // (1 if wide else 2)
     num_stages = min(4 if wide else 6, shared_bytes // ((block_n + block_m) * block_k * 2))
-    return SkinnyConfig(
-        block_m, block_n, block_k, splits, 4, num_stages, _prefetch(k // splits, block_k), 1024 // block_k
-    )
-
-
-def _prefetch(share: int, block_k: int) -> int:
-    """None where a program's share of K is not much longer than what it would ask for."""
-    return 4 if share >= 2 * 128 + block_k else 0
+    prefetch = 4 if k // splits >= 2 * 128 + block_k else 0  # not much more than a program's share
+    return SkinnyConfig(block_m, block_n, block_k, splits, 4, num_stages, prefetch, trigger=1024 // block_k)
