@@ -2,8 +2,8 @@
 
 Flash-decoding (Dao et al. 2023): every sequence is cut into pieces of one size, chosen once an iteration so that the
 pieces of all sequences fill the programs that the chip runs at once, one or more times over; short pieces even out any
-mix of lengths, long ones cost fewer starts, and a program never waits twice. A sequence of several pieces leaves a partial
-result of each, and the program that arrives last combines them. `plan` cuts, from lengths on the device.
+mix of lengths, long ones cost fewer starts, and a program never waits twice. A sequence of several pieces leaves a
+partial result of each, and the program that arrives last combines them. `plan` cuts, from lengths on the device.
 
 Knows block tables and lengths; nothing of rows' state or of the model. Reference: kernels/attention.py.
 """
