@@ -7,6 +7,7 @@ Knows plans and their packing; nothing of models or row state.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from flover_backend.kernels.gpu.prefill_attention import BLOCK_M, prefill_items
@@ -27,7 +28,7 @@ class Upload:
         self._arrays = [staging.numpy() for staging in self._staging]
         self._next = 0
 
-    def array(self) -> np.ndarray:
+    def array(self) -> npt.NDArray[np.int32]:
         """[size] int32: fill this, then `send`."""
         return self._arrays[self._next]
 

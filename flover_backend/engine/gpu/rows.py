@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from flover_backend.engine.gpu.buckets import row_buckets
@@ -97,7 +98,7 @@ class DeviceRows:
             outputs = self._to_device(np.asarray(join.output_ids, np.int64))
             counts.index_add_(0, outputs, torch.ones_like(outputs, dtype=torch.int32))
 
-    def _to_device(self, array: np.ndarray) -> torch.Tensor:
+    def _to_device(self, array: npt.NDArray[np.int32] | npt.NDArray[np.int64]) -> torch.Tensor:
         tensor = torch.from_numpy(array)
         if self.device.type != "cuda":
             return tensor

@@ -25,7 +25,7 @@ class DeviceSampler:
         greedy: every row wants its largest logit and nothing else.
         """
         tables, counts = self._rows.tables, self._rows.counts
-        chosen, token_ids = torch.empty((2, len(row_index)), dtype=torch.int32, device=logits.device)
+        chosen, token_ids = torch.empty((2, len(row_index)), dtype=torch.int32, device=logits.device).unbind(0)
         if greedy:
             argmax(logits, chosen, self._argmax_scratch)
         else:
