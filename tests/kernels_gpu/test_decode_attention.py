@@ -131,3 +131,14 @@ def test_compiles_for_hopper(heads: int, kv_heads: int, dtype: str) -> None:
     assert used.spilled_bytes == 0
     assert used.registers * 32 * config.num_warps * config.programs_per_sm <= 65536
     assert used.shared_bytes * config.programs_per_sm <= 227 * 1024
+
+
+def test_plan_compiles_for_hopper() -> None:
+    found = compile_kernel(
+        "flover_backend.kernels.gpu.decode_attention",
+        "_plan_kernel",
+        dict.fromkeys(("decode_lens", "token_rows", "pieces"), "*i32:16") | {"num_tokens": "i32", "resident": "i32"},
+        {"QUANTUM": QUANTUM, "MIN_QUANTA": 2, "ROUNDS": 4, "START_COST": 4, "BLOCK": 256, "OVERLAP": True},
+        num_warps=1,
+    )
+    assert found.spilled_bytes == 0

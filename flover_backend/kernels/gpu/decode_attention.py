@@ -71,8 +71,9 @@ def _plan_kernel(
     largest = tl.maximum(tl.max(quanta, 0), MIN_QUANTA)
     best = largest
     best_cost = tl.full((), 1 << 30, tl.int32)
+    least = tl.full((), MIN_QUANTA, tl.int32)
     for rounds in tl.static_range(1, ROUNDS + 1):
-        largest = _least_size(quanta, MIN_QUANTA, largest, tl.maximum(num_live, rounds * resident))
+        largest = _least_size(quanta, least, largest, tl.maximum(num_live, rounds * resident))
         count = _count(quanta, largest)
         cost = (count + resident - 1) // resident * (largest + START_COST)
         cost += tl.where(count > num_live, START_COST, 0)
