@@ -76,7 +76,7 @@ def test_other_configurations(shape: str, tile: int, stages: int, min_quanta: in
     lens = [70, 1, 200, 33]
     heads, kv_heads, head_dim, _ = SHAPES[shape]
     config = choose_config(heads, kv_heads, head_dim, torch.float16)
-    tile = max(tile, 16) if config.use_dot else tile
+    tile = max(tile, 16)
     config = replace(config, tile=tile, stages=stages, min_quanta=min_quanta)
     case = PagedCase([(1, n) for n in lens], SHAPES[shape], torch.float16, device, seed=5)
     case.assert_close(attend(case, lens, config), case.expected())
@@ -124,8 +124,8 @@ def test_compiles_for_hopper(heads: int, kv_heads: int, dtype: str) -> None:
     signature = pointers | {"scale": "fp32", "query_stride": "i32:16", "table_stride": "i32:16"}
     constants = {
         "KV_HEADS": kv_heads, "GROUP": heads // kv_heads, "HEAD_DIM": 128, "DIM": 128, "BLOCK_SIZE": 16,
-        "QUANTUM": QUANTUM, "USE_DOT": config.use_dot, "HEADS": config.heads, "TILE": config.tile,
-        "STAGES": config.stages, "OUT_HEADS": 4 if config.use_dot else config.heads, "PARTS": 8, "OVERLAP": True,
+        "HEADS": config.heads, "TILE": config.tile, "STAGES": config.stages, "OUT_HEADS": heads // kv_heads, "PARTS": 8,
+        "OVERLAP": True,
     }  # fmt: skip
     used = compile_kernel(MODULE, "_decode_kernel", signature, constants, num_warps=config.num_warps)
     assert used.spilled_bytes == 0

@@ -100,67 +100,7 @@ def _plan_kernel(
 
 
 @triton.jit
-def _attend_vector(
-    query,
-    keys,
-    values,
-    table,
-    first_head,
-    start,
-    stop,
-    scale,
-    NUM_HEADS: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr,
-    QUANTUM: tl.constexpr,
-    HEADS: tl.constexpr,
-    DIM: tl.constexpr,
-    TILE: tl.constexpr,
-    STAGES: tl.constexpr,
-):
-    """HEADS heads with keys and values of their own, over positions start .. stop - 1, by vector products.
-
-    With HEADS as `_vector_config` chooses them a thread has 16 bytes of one head and all of a tile's positions, so that
-    no two warps share a head. (Triton spreads threads over the first dimension before the second: heads come first.)
-    Returns maximum [HEADS], sum [HEADS] and unscaled result [HEADS, DIM].
-    """
-    position = tl.arange(0, TILE)
-    head = first_head + tl.arange(0, HEADS)
-    dim = tl.arange(0, DIM)
-    in_head = (head < NUM_HEADS)[:, None] & (dim < HEAD_DIM)[None, :]
-    offsets = head[:, None] * HEAD_DIM + dim[None, :]
-    q = tl.load(query + offsets, mask=in_head, other=0.0).to(tl.float32) * scale
-    maximum = tl.full((HEADS,), float("-inf"), tl.float32)
-    total = tl.zeros((HEADS,), tl.float32)
-    result = tl.zeros((HEADS, DIM), tl.float32)
-    in_one_block: tl.constexpr = BLOCK_SIZE % TILE == 0 and QUANTUM % TILE == 0
-    block = tl.load(table + start // BLOCK_SIZE)
-    for tile in tl.range(start, stop, TILE, num_stages=STAGES):
-        inside = tile + position < stop
-        if in_one_block:
-            slot = block.to(tl.int64) * BLOCK_SIZE + tile % BLOCK_SIZE + position
-            # The next tile's, so that its keys need not wait for it.
-            block = tl.load(table + tl.minimum(tile + TILE, stop - 1) // BLOCK_SIZE)
-        else:
-            at = tile + position
-            slot = tl.load(table + at // BLOCK_SIZE, mask=inside, other=0).to(tl.int64) * BLOCK_SIZE + at % BLOCK_SIZE
-        place = slot[None, :, None] * (NUM_HEADS * HEAD_DIM) + offsets[:, None, :]
-        mask = in_head[:, None, :] & inside[None, :, None]
-        key = tl.load(keys + place, mask=mask, other=0.0)
-        value = tl.load(values + place, mask=mask, other=0.0)
-        scores = tl.sum(key.to(tl.float32) * q[:, None, :], 2)
-        scores = tl.where(inside[None, :], scores, float("-inf"))
-        new_maximum = tl.maximum(maximum, tl.max(scores, 1))
-        weights = tl.exp2(scores - new_maximum[:, None])
-        shrink = tl.exp2(maximum - new_maximum)
-        total = total * shrink + tl.sum(weights, 1)
-        result = result * shrink[:, None] + tl.sum(weights[:, :, None] * value.to(tl.float32), 1)
-        maximum = new_maximum
-    return maximum, total, result
-
-
-@triton.jit
-def _attend_dot(
+def _attend(
     query,
     keys,
     values,
@@ -276,8 +216,6 @@ def _decode_kernel(
     HEAD_DIM: tl.constexpr,
     DIM: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
-    QUANTUM: tl.constexpr,
-    USE_DOT: tl.constexpr,
     HEADS: tl.constexpr,
     TILE: tl.constexpr,
     STAGES: tl.constexpr,
@@ -285,18 +223,15 @@ def _decode_kernel(
     PARTS: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):
-    """Program (piece, heads): the heads of one key-value head (dot) or HEADS heads (vector) over one piece.
+    """Program (piece, key-value head): the GROUP heads that share its keys over one piece.
 
     partial_results [pieces, heads, HEAD_DIM] float32; partial_weights [pieces, heads] float32, the base 2 logarithms of
     their sums of weights.
     """
     ALL_HEADS: tl.constexpr = KV_HEADS * GROUP
-    BUNDLES: tl.constexpr = KV_HEADS if USE_DOT else (KV_HEADS + HEADS - 1) // HEADS
-    WIDTH: tl.constexpr = GROUP if USE_DOT else HEADS
-    bundle = tl.program_id(0) % BUNDLES
-    piece = tl.program_id(0) // BUNDLES
-    first_head = bundle * WIDTH
-    num_heads = tl.minimum(ALL_HEADS - first_head, WIDTH)
+    kv_head = tl.program_id(0) % KV_HEADS
+    piece = tl.program_id(0) // KV_HEADS
+    first_head = kv_head * GROUP
     # The work list is as old as the iteration: several kernels between have waited for it.
     token = tl.load(pieces + 8 * piece)
     row = tl.load(pieces + 8 * piece + 1)
@@ -309,40 +244,34 @@ def _decode_kernel(
     let_next_start(OVERLAP)
     if start < stop:
         token_query = query + token.to(tl.int64) * query_stride
-        if USE_DOT:
-            maximum, total, result = _attend_dot(
-                token_query, keys, values, table, bundle, start, stop, scale,
-                KV_HEADS, GROUP, HEAD_DIM, BLOCK_SIZE, HEADS, DIM, TILE, STAGES,
-            )  # fmt: skip
-        else:
-            maximum, total, result = _attend_vector(
-                token_query, keys, values, table, first_head, start, stop, scale,
-                KV_HEADS, HEAD_DIM, BLOCK_SIZE, QUANTUM, HEADS, DIM, TILE, STAGES,
-            )  # fmt: skip
+        maximum, total, result = _attend(
+            token_query, keys, values, table, kv_head, start, stop, scale,
+            KV_HEADS, GROUP, HEAD_DIM, BLOCK_SIZE, HEADS, DIM, TILE, STAGES,
+        )  # fmt: skip
         head = tl.arange(0, HEADS)
         dim = tl.arange(0, DIM)
-        mask = (head < num_heads)[:, None] & (dim < HEAD_DIM)[None, :]
+        mask = (head < GROUP)[:, None] & (dim < HEAD_DIM)[None, :]
         token_out = out + (token.to(tl.int64) * ALL_HEADS + first_head) * HEAD_DIM
-        result = result / tl.where(head < num_heads, total, 1.0)[:, None]
+        result = result / tl.where(head < GROUP, total, 1.0)[:, None]
         if num_pieces == 1:
             tl.store(token_out + head[:, None] * HEAD_DIM + dim[None, :], result.to(out.dtype.element_ty), mask=mask)
         else:
             place = piece * ALL_HEADS + first_head + head
             tl.store(partial_results + place[:, None] * HEAD_DIM + dim[None, :], result, mask=mask)
-            tl.store(partial_weights + place, maximum + tl.log2(total), mask=head < num_heads)
+            tl.store(partial_weights + place, maximum + tl.log2(total), mask=head < GROUP)
             tl.debug_barrier()
-            arrived = tl.atomic_add(counters + token * BUNDLES + bundle, 1, sem="acq_rel")
+            arrived = tl.atomic_add(counters + token * KV_HEADS + kv_head, 1, sem="acq_rel")
             if arrived == num_pieces - 1:
-                tl.store(counters + token * BUNDLES + bundle, 0)
+                tl.store(counters + token * KV_HEADS + kv_head, 0)
                 combined = _combine(
-                    partial_results, partial_weights, first_head, first_piece, num_pieces, num_heads,
+                    partial_results, partial_weights, first_head, first_piece, num_pieces, GROUP,
                     ALL_HEADS, HEAD_DIM, OUT_HEADS, DIM, PARTS,
                 )  # fmt: skip
                 out_head = tl.arange(0, OUT_HEADS)
                 tl.store(
                     token_out + out_head[:, None] * HEAD_DIM + dim[None, :],
                     combined.to(out.dtype.element_ty),
-                    mask=(out_head < num_heads)[:, None] & (dim < HEAD_DIM)[None, :],
+                    mask=(out_head < GROUP)[:, None] & (dim < HEAD_DIM)[None, :],
                 )
 
 
@@ -350,13 +279,12 @@ def _decode_kernel(
 class DecodeConfig:
     """How the kernel is built for a model; `choose_config` knows what was measured."""
 
-    use_dot: bool
     heads: int
-    """Heads a program: keys and values of their own each (vector), or one group of queries, padded (dot)."""
+    """Query heads of a key-value head, padded to what the matrix unit takes."""
     tile: int
     """Positions that are loaded at once"""
     stages: int
-    """Tiles in flight through shared memory; 1: through registers"""
+    """Tiles in flight through shared memory"""
     num_warps: int
     programs_per_sm: int
     rounds: int
@@ -366,23 +294,17 @@ class DecodeConfig:
 
 
 def choose_config(num_heads: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> DecodeConfig:
-    """Vector products where every query head has keys of its own, matrix products where several share them."""
-    row_bytes = max(16, triton.next_power_of_2(head_dim)) * dtype.itemsize
-    if num_heads == num_kv_heads:
-        return _vector_config(num_kv_heads, row_bytes)
-    heads = max(16, triton.next_power_of_2(num_heads // num_kv_heads))
-    programs_per_sm = 3 if heads * head_dim <= 2048 else 2
-    return DecodeConfig(True, heads, max(16, min(64, (16 << 10) // row_bytes)), 3, 4, programs_per_sm, 4, 1)
+    """Measured on an H200: programs of one warp, which never wait for another warp, as many as the chip holds.
 
-
-def _vector_config(num_kv_heads: int, row_bytes: int) -> DecodeConfig:
-    """A warp's 512-byte load is `a_warp` heads of one position: with that many heads a warp, no two share a head.
-
-    Loads go through shared memory: the compiler would put off those through registers until they are needed.
+    The matrix unit multiplies 16 rows of queries at once; with keys of its own for each head 15 of them are padding,
+    which still costs less than sums across threads.
     """
-    a_warp = max(1, 512 // row_bytes)
-    num_warps = next((warps for warps in (4, 2) if num_kv_heads % (a_warp * warps) == 0), 1)
-    return DecodeConfig(False, a_warp * num_warps, 8 if row_bytes <= 512 else 4, 4, num_warps, 8 // num_warps, 4, 1)
+    heads = max(16, triton.next_power_of_2(num_heads // num_kv_heads))
+    row_bytes = max(16, triton.next_power_of_2(head_dim)) * dtype.itemsize
+    tile = max(16, min(32, (8 << 10) // row_bytes))
+    if heads * head_dim > 2048 or row_bytes > 256:
+        return DecodeConfig(heads, tile, 3, 4, 3, 4, 2)
+    return DecodeConfig(heads, tile, 3, 1, 6, 4, 2)
 
 
 class DecodeAttention:
@@ -406,11 +328,9 @@ class DecodeAttention:
         assert num_heads % num_kv_heads == 0 and max_tokens > 0
         assert max_tokens * -(-max_blocks * block_size // QUANTUM) < 1 << 31, "work list beyond 32 bits"
         self.config = config or choose_config(num_heads, num_kv_heads, head_dim, dtype)
-        assert self.config.use_dot or num_heads == num_kv_heads
         self._max_tokens, self._device = max_tokens, device
         self._shape = (num_heads, num_kv_heads, head_dim, block_size)
-        self._bundles = num_kv_heads if self.config.use_dot else triton.cdiv(num_kv_heads, self.config.heads)
-        self._resident = _num_programs(device, self.config.programs_per_sm) // self._bundles
+        self._resident = max(1, _num_programs(device, self.config.programs_per_sm) // num_kv_heads)
         self.num_pieces = max(max_tokens, self.config.rounds * self._resident)
         """Most pieces that an iteration is cut into"""
         self._planned = 0
@@ -418,7 +338,7 @@ class DecodeAttention:
         partials = self.num_pieces * num_heads
         self._partial_results = torch.empty(partials, head_dim, dtype=torch.float32, device=device)
         self._partial_weights = torch.empty(partials, dtype=torch.float32, device=device)
-        self._counters = torch.zeros(max_tokens * self._bundles, dtype=torch.int32, device=device)
+        self._counters = torch.zeros(max_tokens * num_kv_heads, dtype=torch.int32, device=device)
 
     def plan(self, decode_lens: torch.Tensor, token_rows: torch.Tensor) -> None:
         """Cut the work of every layer of this iteration. One small launch.
@@ -469,8 +389,8 @@ class DecodeAttention:
         assert out.is_contiguous() and out.shape == (len(query), num_heads * head_dim)
         config = self.config
         dim = max(16, triton.next_power_of_2(head_dim))
-        out_heads = triton.next_power_of_2(num_heads // num_kv_heads) if config.use_dot else config.heads
-        _decode_kernel[(self._planned * self._bundles,)](
+        out_heads = triton.next_power_of_2(num_heads // num_kv_heads)
+        _decode_kernel[(self._planned * num_kv_heads,)](
             query,
             keys,
             values,
@@ -488,8 +408,6 @@ class DecodeAttention:
             HEAD_DIM=head_dim,
             DIM=dim,
             BLOCK_SIZE=block_size,
-            QUANTUM=QUANTUM,
-            USE_DOT=config.use_dot,
             HEADS=config.heads,
             TILE=config.tile,
             STAGES=config.stages,
