@@ -96,7 +96,7 @@ def test_pieces_cover_every_sequence_once(device: torch.device) -> None:
     for num_tokens in (1, 9, 40):
         lens = [draw.choice((0, draw.randint(1, 40), draw.randint(1, 4000))) for _ in range(num_tokens)]
         lens[0] = 3000
-        attention = DecodeAttention(num_tokens, 8, 8, 128, 16, 256, torch.float16, device)
+        attention = DecodeAttention(num_tokens, 4, 1, 128, 16, 256, torch.float16, device)
         rows = torch.arange(num_tokens, dtype=torch.int32, device=device) + 7
         attention.plan(torch.tensor(lens, dtype=torch.int32, device=device), rows)
         pieces = [piece for piece in attention._pieces.tolist() if piece[3] > piece[2]]
