@@ -17,9 +17,12 @@ HAS_GPU = torch.cuda.is_available() and not INTERPRETED
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """As the kernels' tests: neither a GPU nor the interpreter, no test."""
-    for item in items:
-        if not HAS_GPU and not INTERPRETED and Path(__file__).parent in item.path.parents:
+    """Neither a GPU nor the interpreter: no test; without a GPU, none that is marked to need one."""
+    here = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in here:
+        if not HAS_GPU and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU, and torch sees none"))
+        elif not HAS_GPU and not INTERPRETED:
             item.add_marker(pytest.mark.skip(reason="torch sees no GPU; TRITON_INTERPRET=1 runs this without one"))
 
 
