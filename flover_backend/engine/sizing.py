@@ -121,10 +121,15 @@ def _size(num_bytes: int) -> str:
 
 @contextmanager
 def refuse_out_of_memory(doing: str, arithmetic: str, device: torch.device) -> Iterator[None]:
-    """Turn the allocator's error into a `ConfigError` that says what was being allocated and how the sum was made."""
+    """Turn an error of any allocation into a `ConfigError` that says what was being made and how the sum was made.
+
+    Only torch's allocator has an error of its own; graphs, pinned memory and kernels' code run out by a text.
+    """
     try:
         yield
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
+            raise
         raise ConfigError(
             f"out of memory while {doing}: {arithmetic}; {_size(free_memory(device))} are free now: lower "
             "kv_cache_bytes or kv_cache_fraction, max_rows or prefill_token_budget"

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import tiny_llama
+import torch
 from lone import Collector, make_request
 
 from flover_backend.config import ModelJson
 from flover_backend.engine import load as loading
 from flover_backend.engine.load import load_engine
+from flover_backend.engine.reserve import Reserve
 from flover_backend.errors import ConfigError
 from flover_backend.request import SamplingParams
 
@@ -80,6 +82,23 @@ def test_too_little_kv_for_one_request_is_refused_with_the_arithmetic(model_dir)
 def test_more_kv_than_memory_is_refused_with_the_arithmetic(model_dir):
     text = refusal(model_dir, kv_cache_bytes=1 << 50)
     assert "kv_cache_bytes 1125899906842624" in text and "are free" in text
+
+
+def test_no_room_for_graphs_is_refused_with_the_arithmetic(model_dir, monkeypatch):
+    monkeypatch.setattr(loading, "reserve_for", lambda model, rows, tokens: Reserve(3 << 30, 1 << 50))
+    text = refusal(model_dir)
+    for part in ("0 are free", "activations 3.00 GiB", "graphs 1048576.00 GiB", "free after the weights"):
+        assert part in text
+
+
+def test_graphs_that_run_out_of_memory_are_refused_with_the_arithmetic(model_dir, monkeypatch):
+    def run_out(*arguments: object) -> None:
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+    monkeypatch.setattr(loading, "_warm_runner", run_out)
+    text = refusal(model_dir)
+    for part in ("while making the KV buffer and graphs", "weights 0.00 GiB", "activations", "graphs", "are free now"):
+        assert part in text
 
 
 @pytest.mark.parametrize(

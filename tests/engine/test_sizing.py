@@ -90,14 +90,28 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_allocated() -> N
     check_weights_fit(26_032_000_000, CPU, GIB)
 
 
-def test_the_allocators_error_becomes_a_refusal() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+    ],
+    ids=["allocator", "graph", "kernel"],
+)
+def test_running_out_of_memory_becomes_a_refusal(error: Exception) -> None:
     with (
         pytest.raises(
             ConfigError, match=r"out of memory while making the KV buffer: weights 1, KV 2;.*GiB are free now"
         ),
         refuse_out_of_memory("making the KV buffer", "weights 1, KV 2", CPU),
     ):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="illegal"), refuse_out_of_memory("making graphs", "none", CPU):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
 
 def test_gpu_rows_are_256_by_default() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-ENGINE_TESTS = Path(__file__).parent.parent / "engine"
-sys.path.insert(0, str(ENGINE_TESTS))
+for neighbour in ("engine", "models", "process"):
+    sys.path.insert(0, str(Path(__file__).parent.parent / neighbour))
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 HAS_GPU = torch.cuda.is_available() and not INTERPRETED

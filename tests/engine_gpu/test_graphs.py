@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from flover_backend.engine.gpu.graphs import GraphRecorder
@@ -23,3 +24,17 @@ def test_on_a_cpu_nothing_runs_before_its_replay():
     assert calls == [] and recorder.stream is None
     recorded.replay()
     assert calls == ["recorded"]
+
+
+@pytest.mark.gpu
+def test_an_error_while_recording_is_the_one_that_is_raised(device):
+    recorder, calls = GraphRecorder(device), []
+
+    def fail() -> None:
+        calls.append(torch.zeros(3, device=device) + 1)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("no room")
+
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        recorder.record(fail)
+    assert recorder.record(lambda: torch.ones(2, device=device)).replay().tolist() == [1.0, 1.0]

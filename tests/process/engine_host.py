@@ -72,16 +72,22 @@ class Host:
     def steer(self, **values: object) -> None:
         (self.model_dir / "fake.json").write_bytes(msgspec.json.encode(Steering(**values)))  # type: ignore[arg-type]
 
-    def connect(self, name: str = "front", config: ModelJson | None = None) -> EngineClient:
+    def connect(
+        self,
+        name: str = "front",
+        config: ModelJson | None = None,
+        factory: str = "echo_core:load",
+        model_dir: Path | None = None,
+    ) -> EngineClient:
         client = EngineClient.connect(
             config or ModelJson(),
-            self.model_dir,
+            model_dir or self.model_dir,
             "flover",
             "1",
             self.server.pid,
             name,
             log=self.log.append,
-            factory="echo_core:load",
+            factory=factory,
         )
         self.clients.append(client)
         return client

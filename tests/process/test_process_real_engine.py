@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from engine_host import Host, wait_until
+from engine_host import Host, is_running, wait_until
+from failing_engine import CUDA_ERROR
 from recording_front import Recorder, request
 
 from flover_backend.bundled import path_of
@@ -43,6 +44,21 @@ def test_fused_requests_count_exactly_and_equal_lone_ones(host: Host) -> None:
     assert metrics.counters["flover_iterations_total"] == len(records)
     assert max(record.num_live for record in records) == 4
     assert sum(record.prefill_tokens for record in records) == 2 * sum(map(len, PROMPTS))
+
+
+def test_an_error_of_the_device_fails_all_fronts_and_ends_the_engine(host: Host) -> None:
+    path, config = path_of("llama-demo"), ModelJson(device="cpu", max_rows=4, kv_cache_tokens=2048)
+    clients = [host.connect(name, config, "failing_engine:load_raising", path) for name in ("one", "two")]
+    recorders = [Recorder(), Recorder()]
+    for client, recorder in zip(clients, recorders, strict=True):
+        client.start(recorder)
+        client.submit(request(client, [100, 200], max_tokens=100, ignore_eos=True))
+    for recorder in recorders:
+        recorder.wait(lambda recorder=recorder: recorder.failed, "the failure")
+        assert recorder.failed == [f"the engine failed: AcceleratorError: {CUDA_ERROR}"]
+        assert not recorder.finish
+    wait_until(lambda: not is_running(clients[0].info.pid), "the engine's end")
+    wait_until(lambda: host.files() == [], "no files left")
 
 
 def test_a_model_directory_that_does_not_load_is_a_configuration_error(host: Host) -> None:

@@ -6,6 +6,7 @@ On a CPU (Triton's interpreter, in tests) nothing is recorded: each replay calls
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import torch
@@ -44,8 +45,11 @@ class GraphRecorder:
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 result = function()
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with suppress(RuntimeError):  # a broken capture's end raises too, and would hide why it broke
+                    graph.capture_end()
+                raise
+            graph.capture_end()
 
         def replay() -> T:
             graph.replay()
