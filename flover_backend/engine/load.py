@@ -11,6 +11,7 @@ from flover_backend.channel import EngineInfo
 from flover_backend.config import ModelJson, to_json
 from flover_backend.engine.costs import IterationCost
 from flover_backend.engine.engine import Engine
+from flover_backend.engine.gpu.buckets import fitting_budget
 from flover_backend.engine.interface import Runner
 from flover_backend.engine.reserve import reserve_for
 from flover_backend.engine.rowstate import RowState
@@ -56,7 +57,7 @@ def load_engine(
 def build_engine(config: ModelJson, model: Model, progress: Callable[[str, float], None]) -> tuple[Engine, Limits]:
     """A warm engine around a loaded model."""
     limits = resolve_limits(config, model)
-    budget = config.prefill_token_budget or IterationCost.of(model).prefill_token_budget
+    budget = config.prefill_token_budget or _default_budget(model)
     max_prompt = budget if isinstance(budget, int) else max(map(budget, range(limits.max_rows + 1)))
     free_bytes = free_memory(model.device)
     reserve = reserve_for(model, limits.max_rows, max_prompt)
@@ -85,6 +86,14 @@ def build_engine(config: ModelJson, model: Model, progress: Callable[[str, float
     _log_configuration(config, model, limits, kv, scheduler_config)
     _log_memory(model, kv, activations, free_bytes)
     return Engine(Scheduler(scheduler_config), runner), limits
+
+
+def _default_budget(model: Model) -> Callable[[int], int]:
+    """Most prompt tokens beside a number of decoding rows."""
+    budget = IterationCost.of(model).prefill_token_budget
+    if model.device.type != "cuda":
+        return budget
+    return lambda num_rows: fitting_budget(num_rows, budget(num_rows))
 
 
 def _warm_runner(

@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from flover_backend.engine.gpu.buckets import MAX_GRAPHED_TOKENS, bucket_of, row_buckets, token_buckets
+from flover_backend.engine.gpu.buckets import (
+    MAX_GRAPHED_TOKENS,
+    bucket_of,
+    fitting_budget,
+    row_buckets,
+    token_buckets,
+)
 
 
 @pytest.mark.parametrize("max_rows", [1, 2, 3, 7, 8, 9, 32, 33, 100, 256, 300, 4096])
@@ -26,3 +32,14 @@ def test_mixed_iterations_are_padded_little(max_tokens):
 def test_more_than_the_largest_is_told():
     with pytest.raises(ValueError, match="9 given; the largest size is 8"):
         bucket_of(row_buckets(8), 9)
+
+
+def test_a_budget_fills_a_graph_where_it_can():
+    sizes = token_buckets(MAX_GRAPHED_TOKENS)
+    for rows in (1, 5, 32, 250):
+        for budget in (1, 7, 100, 226, 400, 700):
+            fitting = fitting_budget(rows, budget)
+            assert 1 <= fitting <= budget
+            assert rows + fitting in sizes or fitting == budget
+    assert fitting_budget(32, 226) == 256 - 32
+    assert fitting_budget(0, 8192) == 8192

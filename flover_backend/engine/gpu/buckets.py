@@ -24,6 +24,16 @@ def token_buckets(max_tokens: int) -> list[int]:
     return sizes
 
 
+def fitting_budget(num_rows: int, budget: int) -> int:
+    """At most `budget` prompt tokens beside `num_rows` decoding rows: so many that a graph is filled, if one can be."""
+    total = num_rows + budget
+    if total > MAX_GRAPHED_TOKENS:
+        return budget
+    sizes = token_buckets(MAX_GRAPHED_TOKENS)
+    filled = bisect.bisect_right(sizes, total)
+    return sizes[filled - 1] - num_rows if filled and sizes[filled - 1] > num_rows else budget
+
+
 def bucket_of(sizes: list[int], count: int) -> int:
     """The smallest size that is at least `count`. Raises ValueError above the largest."""
     place = bisect.bisect_left(sizes, count)

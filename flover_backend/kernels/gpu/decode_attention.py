@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import triton
@@ -21,6 +22,8 @@ from flover_backend.kernels.gpu.dependent_launch import let_next_start, overlap,
 
 QUANTUM = 16
 """Positions; where sequences may be cut."""
+_MANY_TOKENS = 48
+"""From here on more, smaller programs are faster where heads share keys."""
 _START_COST = 4
 """Quanta that a program streams in the time that its start takes, and a combination of partial results."""
 
@@ -293,17 +296,21 @@ class DecodeConfig:
     """Of a piece: shorter ones cost more to combine than they save."""
 
 
-def choose_config(num_heads: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype) -> DecodeConfig:
+def choose_config(
+    num_heads: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype, num_tokens: int = 1
+) -> DecodeConfig:
     """Measured on an H200: programs of one warp, which never wait for another warp, as many as the chip holds.
 
     The matrix unit multiplies 16 rows of queries at once; with keys of its own for each head 15 of them are padding,
-    which still costs less than sums across threads.
+    which still costs less than sums across threads. `num_tokens`: that decode in an iteration.
     """
     heads = max(16, triton.next_power_of_2(num_heads // num_kv_heads))
     row_bytes = max(16, triton.next_power_of_2(head_dim)) * dtype.itemsize
     tile = max(16, min(32, (8 << 10) // row_bytes))
     if heads * head_dim > 2048 or row_bytes > 256:
         return DecodeConfig(heads, tile, 3, 4, 3, 4, 2)
+    if num_heads > num_kv_heads and num_tokens >= _MANY_TOKENS:
+        return DecodeConfig(heads, tile, 2, 1, 10, 3, 2)
     return DecodeConfig(heads, tile, 3, 1, 6, 4, 2)
 
 
@@ -327,11 +334,14 @@ class DecodeAttention:
     ) -> None:
         assert num_heads % num_kv_heads == 0 and max_tokens > 0
         assert max_tokens * -(-max_blocks * block_size // QUANTUM) < 1 << 31, "work list beyond 32 bits"
-        self.config = config or choose_config(num_heads, num_kv_heads, head_dim, dtype)
+        choose = partial(choose_config, num_heads, num_kv_heads, head_dim, dtype)
+        self.configs = (config, config) if config else (choose(), choose(_MANY_TOKENS))
+        """For few and for many tokens"""
         self._max_tokens, self._device = max_tokens, device
         self._shape = (num_heads, num_kv_heads, head_dim, block_size)
-        self._resident = max(1, _num_programs(device, self.config.programs_per_sm) // num_kv_heads)
-        self.num_pieces = max(max_tokens, self.config.rounds * self._resident)
+        self._programs = [_num_programs(device, c.programs_per_sm) // num_kv_heads for c in self.configs]
+        most = max(c.rounds * programs for c, programs in zip(self.configs, self._programs, strict=True))
+        self.num_pieces = max(max_tokens, most)
         """Most pieces that an iteration is cut into"""
         self._planned = 0
         self._pieces = torch.zeros(self.num_pieces, 8, dtype=torch.int32, device=device)
@@ -348,17 +358,18 @@ class DecodeAttention:
         """
         assert decode_lens.dtype == token_rows.dtype == torch.int32 and decode_lens.shape == token_rows.shape
         assert decode_lens.is_contiguous() and token_rows.is_contiguous() and len(decode_lens) <= self._max_tokens
-        self._planned = max(len(decode_lens), self.config.rounds * self._resident)
+        config, resident = self._of(len(decode_lens))
+        self._planned = max(len(decode_lens), config.rounds * resident)
         block = max(256, triton.next_power_of_2(len(decode_lens)))
         _plan_kernel[(self._planned,)](
             decode_lens,
             token_rows,
             self._pieces,
             len(decode_lens),
-            self._resident,
+            resident,
             QUANTUM=QUANTUM,
-            MIN_QUANTA=self.config.min_quanta,
-            ROUNDS=self.config.rounds,
+            MIN_QUANTA=config.min_quanta,
+            ROUNDS=config.rounds,
             START_COST=_START_COST,
             BLOCK=block,
             num_warps=max(1, block // 512),
@@ -387,7 +398,7 @@ class DecodeAttention:
         )
         assert block_table.dtype == torch.int32 and block_table.stride(1) == 1
         assert out.is_contiguous() and out.shape == (len(query), num_heads * head_dim)
-        config = self.config
+        config, _ = self._of(len(query))
         dim = max(16, triton.next_power_of_2(head_dim))
         out_heads = triton.next_power_of_2(num_heads // num_kv_heads)
         _decode_kernel[(self._planned * num_kv_heads,)](
@@ -416,6 +427,11 @@ class DecodeAttention:
             num_warps=config.num_warps,
             **overlap(self._device),
         )
+
+    def _of(self, num_tokens: int) -> tuple[DecodeConfig, int]:
+        """The configuration for so many tokens, and the pieces that then run at once."""
+        place = num_tokens >= _MANY_TOKENS
+        return self.configs[place], max(1, self._programs[place])
 
 
 def _num_programs(device: torch.device, per_sm: int) -> int:
