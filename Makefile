@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-all test-gpu lint format docs bench bench-gpu clean distclean
+.PHONY: help setup demo serve test test-all test-gpu sanitize-gpu lint format docs bench bench-gpu clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -27,6 +27,9 @@ test-all: setup ## the same, and many more random examples of what it checks
 
 test-gpu: setup ## all tests that need or profit from an NVIDIA GPU; without one they skip and say so
 	@TRITON_INTERPRET=0 $(PYTEST) -rs tests/*_gpu
+
+sanitize-gpu: setup ## small tests of the kernels under NVIDIA's compute-sanitizer
+	@$(BIN)/python scripts/sanitize_gpu.py
 
 lint: setup ## ruff, its formatter, mypy
 	@$(BIN)/ruff check .

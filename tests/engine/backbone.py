@@ -193,6 +193,8 @@ class Backbone:
         if reorder != "none":
             assert live == list(range(plan.num_rows)), "the live rows are not a prefix"
         if state.block_table.is_cuda:
+            if reorder != "compact":
+                return  # looking would hold up the device: iterations must overlap here as they do in service
             torch.cuda.synchronize()  # the runner writes it on a stream of its own
         table = state.block_table.tolist()
         assert {row: table[row][: len(blocks)] for row, blocks in held.items()} == held, "not a row's own blocks"
