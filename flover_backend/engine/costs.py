@@ -15,7 +15,7 @@ JOIN_COST = 2.5
 """A join may make an iteration so many times as long for the rows that decode beside it."""
 IDLE_SECONDS = 0.5
 """Longest iteration where no row decodes: new arrivals and cancellations wait for its end."""
-MIN_IDLE_TOKENS, MAX_IDLE_TOKENS = 64, 8192
+MIN_IDLE_TOKENS, MAX_IDLE_TOKENS = 64, 4096
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,6 @@ class FusedModel(Protocol):
         """
         ...
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[S, hidden_size] -> [S, vocab_size] in the model's dtype."""
+    def logits(self, hidden: torch.Tensor, out: torch.Tensor) -> None:
+        """[S, hidden_size] -> out [S, vocab_size], in the model's dtype."""
         ...

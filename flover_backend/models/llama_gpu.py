@@ -42,9 +42,9 @@ class GpuLlama:
         rms_norm(residual, model.final_norm, self._config.rms_norm_eps, residual)
         return residual
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[S, hidden_size] -> [S, vocab_size] in the model's dtype."""
-        return self._products.plain(hidden, self._model.lm_head)
+    def logits(self, hidden: torch.Tensor, out: torch.Tensor) -> None:
+        """[S, hidden_size] -> out [S, vocab_size], in the model's dtype."""
+        self._products.into(hidden, self._model.lm_head, out)
 
     def _rotate(
         self,

@@ -24,8 +24,8 @@ def test_a_full_budget_costs_running_rows_at_most_two_and_a_half_iterations(cost
 
 def test_without_running_rows_the_budget_is_large():
     assert SMOLLM2.prefill_token_budget(0) > 3 * SMOLLM2.prefill_token_budget(1)
-    assert LLAMA_13B_ON_H200.prefill_token_budget(0) == 8192
+    assert LLAMA_13B_ON_H200.prefill_token_budget(0) == 4096
 
 
 def test_a_tiny_model_is_bounded_by_tokens_not_by_time():
-    assert IterationCost(1000, 1000, 1, DeviceSpeed(1e9, 1e9)).prefill_token_budget(0) == 8192
+    assert IterationCost(1000, 1000, 1, DeviceSpeed(1e9, 1e9)).prefill_token_budget(0) == 4096

@@ -125,7 +125,7 @@ def test_configuration_and_memory_are_logged_once(model_dir, caplog):
     (configuration,) = [json.loads(line.partition(": ")[2]) for line in lines if line.startswith("configuration")]
     assert configuration["max_rows"] == 4 and configuration["max_model_len"] == 256
     assert (configuration["kv_cache_tokens"], configuration["kv_cache_bytes"]) == (512, 33 * 16 * 256)
-    assert configuration["prefill_token_budget"]["0"] == 8192
+    assert configuration["prefill_token_budget"]["0"] == 4096
     (memory,) = [line for line in lines if line.startswith("memory")]
     assert "(32 + 1) blocks x 16 tokens x 256 bytes" in memory
     assert all(word in memory for word in ("weights", "activations", "KV", "free"))

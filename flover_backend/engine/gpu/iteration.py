@@ -42,6 +42,8 @@ class Iteration:
         num_rows = rows.num_rows
         self.sampled_hidden = torch.zeros((num_rows, model.hidden_size), dtype=model.dtype, device=rows.device)
         """[R, hidden_size]: what `body` leaves for `head`"""
+        self._logits = torch.zeros((num_rows, rows.vocab_size), dtype=model.dtype, device=rows.device)
+        """[R, vocab_size]: of one iteration at a time, so that graphs share it"""
         self._own_rows = torch.arange(num_rows, dtype=torch.int32, device=rows.device)
 
     def decode(self, num_rows: int, greedy: bool) -> Sampled:
@@ -65,5 +67,6 @@ class Iteration:
         return self._sample(self.sampled_hidden[:num_sampled], samples.rows[:num_sampled], greedy)
 
     def _sample(self, hidden: torch.Tensor, rows: torch.Tensor, greedy: bool) -> Sampled:
-        logits = self._model.logits(hidden)
+        logits = self._logits[: len(hidden)]
+        self._model.logits(hidden, logits)
         return Sampled(self._sampler.sample(logits, rows, greedy), logits)

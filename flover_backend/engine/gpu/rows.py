@@ -31,7 +31,7 @@ class DeviceRows:
         eos_token_ids: tuple[int, ...],
         device: torch.device,
     ) -> None:
-        self.max_rows, self.device = max_rows, device
+        self.max_rows, self.vocab_size, self.device = max_rows, vocab_size, device
         self.dead_row = row_buckets(max_rows)[-1]
         self.num_rows = self.dead_row + 1
         self.tables = RowTables.allocate(self.dead_row, max_model_len // block_size + 2, block_size, device)

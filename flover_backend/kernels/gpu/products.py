@@ -50,9 +50,18 @@ class Products:
         """linear(x): [T, in] -> [T, out]"""
         if not _is_skinny(x, linear):
             return linear(x)
-        out = x.new_empty((len(x), len(linear.weight)))
+        out = x.new_empty((len(x), linear.out_features))
         skinny_matmul(x, linear.weight, out, workspace=self._workspace)
         return out
+
+    def into(self, x: torch.Tensor, linear: Linear, out: torch.Tensor) -> None:
+        """out [T, out] = linear(x)"""
+        if _is_skinny(x, linear):
+            skinny_matmul(x, linear.weight, out, workspace=self._workspace)
+        elif linear.packed or linear.bias is not None:
+            out.copy_(linear(x))
+        else:
+            torch.mm(x, linear.weight.t(), out=out)
 
     def _norm(self, x: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
         out = torch.empty_like(x)
