@@ -21,11 +21,12 @@ from flover_backend.models.load import load_model
 
 pytestmark = pytest.mark.gpu
 
-TINY = {"hidden_size": 256, "intermediate_size": 352, "num_hidden_layers": 2, "num_attention_heads": 4}
+TINY = {"hidden_size": 256, "intermediate_size": 352, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 4}  # fmt: skip
 MIDDLE = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 5, "num_attention_heads": 8,
-          "vocab_size": 4099}  # fmt: skip
+          "num_key_value_heads": 8, "vocab_size": 4099}  # fmt: skip
 SHAPES = {
-    "llama-mha": Shape("Llama", {"num_key_value_heads": None, "head_dim": 64}),
+    "llama-mha": Shape("Llama", {"head_dim": 64}),
     "llama-gqa": Shape("Llama", {"num_key_value_heads": 2, "head_dim": 80}),
     "mistral": Shape("Mistral", {"num_key_value_heads": 1, "head_dim": 128, "sliding_window": None}),
     "qwen2": Shape("Qwen2", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
@@ -38,7 +39,7 @@ CASES = [
     *((name, "middle", torch.bfloat16) for name in ("llama-mha", "mistral", "qwen3")),
 ]
 NORM_TOLERANCE = {torch.float32: 1e-3, torch.float16: 16 * 2**-11, torch.bfloat16: 16 * 2**-8}
-NEAR_TIE = {torch.float32: 1e-3, torch.float16: 0.05}
+NEAR_TIE = {torch.float32: 1e-3, torch.float16: 0.02}
 LENGTHS = [40, 75, 2, 150]
 NUM_DECODES = 12
 
@@ -124,4 +125,4 @@ def test_decode_graph_mixed_graph_and_large_iterations_sample_the_same(
         compared += end
         for other in (1, 2):
             assert tokens[0][row][:end] == tokens[other][row][:end], row
-    assert compared > 20, "so many near ties that nothing is shown"
+    assert compared > 10, "so many near ties that nothing is shown"
