@@ -18,6 +18,7 @@ from driven import Driven
 from hf_models import Shape, make, save
 
 from flover_backend.models.load import load_model
+from flover_backend.models.rope import inverse_frequencies
 
 pytestmark = pytest.mark.gpu
 
@@ -44,12 +45,20 @@ LENGTHS = [40, 75, 2, 150]
 NUM_DECODES = 12
 
 
-def load(shape: Shape, size: dict[str, Any], dtype: torch.dtype, path: Path, device: torch.device) -> tuple[Any, Any]:
+def load(
+    shape: Shape, size: dict[str, Any], dtype: torch.dtype, path: Path, device: torch.device, gain: float | None = None
+) -> tuple[Any, Any]:
     """transformers' model in `dtype` on the device, and ours."""
-    reference = make(Shape(shape.family, size | shape.keys), dtype, gain=3.0 if dtype == torch.float32 else 1.0)
+    gain = gain or (3.0 if dtype == torch.float32 else 1.0)
+    reference = make(Shape(shape.family, size | shape.keys), dtype, gain=gain)
     name = str(dtype).removeprefix("torch.")
     model = load_model(save(reference, path), name, device.type, lambda stage, fraction: None)
-    return reference.to(device), model
+    reference.to(device)
+    exact = inverse_frequencies(model.config).to(device)
+    for module in reference.modules():
+        if hasattr(module, "inv_freq"):
+            module.inv_freq = exact  # NOTE: `.to(dtype)` has rounded them too, which turns far tokens by a wrong angle
+    return reference, model
 
 
 def random_prompts(vocab_size: int, lengths: list[int]) -> list[list[int]]:
@@ -102,7 +111,7 @@ def test_decode_graph_mixed_graph_and_large_iterations_sample_the_same(
     dtype: torch.dtype, tmp_path: Path, device: torch.device
 ) -> None:
     """A companion's prompt of 20 or 1500 tokens makes an iteration of decoding rows mixed, or too large for a graph."""
-    _, model = load(SHAPES["llama-gqa"], TINY, dtype, tmp_path, device)
+    _, model = load(SHAPES["llama-gqa"], TINY, dtype, tmp_path, device, gain=3.0)
     driven = Driven(model, 4, 1600, 2000)
     prompts = random_prompts(model.vocab_size, [40, 7, 90])
     companions = dict(zip((0, 20, 1500), random_prompts(model.vocab_size, [1, 20, 1500]), strict=True))

@@ -37,4 +37,3 @@ def test_an_error_while_recording_is_the_one_that_is_raised(device):
 
     with pytest.raises(torch.OutOfMemoryError, match="no room"):
         recorder.record(fail)
-    assert recorder.record(lambda: torch.ones(2, device=device)).replay().tolist() == [1.0, 1.0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from flover_backend.kernels.gpu.activation import silu_mul
-from flover_backend.kernels.gpu.matmul import Workspace, skinny_matmul, supports
+from flover_backend.kernels.gpu.matmul import Workspace, pays, skinny_matmul, supports
 from flover_backend.kernels.gpu.norm import rms_norm
 from flover_backend.kernels.linear import Linear
 
@@ -72,4 +72,5 @@ class Products:
 def _is_skinny(x: torch.Tensor, linear: Linear) -> bool:
     if linear.packed or linear.bias is not None:
         return False
-    return supports(len(x), linear.out_features, x.shape[1], x.dtype)
+    m, n, k = len(x), linear.out_features, x.shape[1]
+    return supports(m, n, k, x.dtype) and pays(m, n, k)

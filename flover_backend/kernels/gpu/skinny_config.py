@@ -8,6 +8,7 @@ import torch
 
 _MAX_ROWS = 64
 _MULTIPROCESSORS = 132
+_LARGE_WEIGHT = 32 << 20
 _SHARED_BYTES = 220 << 10
 """Of a multiprocessor, for programs."""
 
@@ -33,6 +34,11 @@ class SkinnyConfig:
 def supports(m: int, n: int, k: int, dtype: torch.dtype) -> bool:
     """Whether `skinny_matmul` takes [m, k] @ [n, k].T. Everything else belongs to torch."""
     return 1 <= m <= _MAX_ROWS and dtype in (torch.float16, torch.bfloat16) and k % 64 == 0 and n >= 64 and n % 16 == 0
+
+
+def pays(m: int, n: int, k: int) -> bool:
+    """Whether the product is faster than cuBLAS's: with more rows only that of a large weight."""
+    return m <= 16 or n * k >= _LARGE_WEIGHT
 
 
 def config_for(m: int, n: int, k: int, *, gated: bool = False) -> SkinnyConfig:

@@ -11,6 +11,7 @@ from flover_backend.kernels.gpu.matmul import (
     SkinnyConfig,
     Workspace,
     config_for,
+    pays,
     skinny_matmul,
     skinny_matmul_reference,
     supports,
@@ -87,6 +88,7 @@ def test_what_is_supported() -> None:
     for shape in [(65, 64, 64), (0, 64, 64), (1, 64, 80), (1, 8, 64)]:
         assert not supports(*shape, torch.float16)
     assert not supports(1, 64, 64, torch.float32)
+    assert pays(16, 4096, 4096) and pays(64, 4096, 14336) and not pays(17, 4096, 4096)
 
 
 @pytest.mark.gpu

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from compilation import compile_kernel
-from conftest import HAS_GPU
+from tests.kernels_gpu.conftest import HAS_GPU
 from paged_case import PagedCase
 
 from flover_backend.kernels.gpu.decode_attention import QUANTUM, DecodeAttention, DecodeConfig, choose_config

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from compilation import compile_kernel
-from conftest import HAS_GPU
+from tests.kernels_gpu.conftest import HAS_GPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paged_case import PagedCase
