@@ -21,11 +21,11 @@ from pathlib import Path
 TOOLS = ("memcheck", "racecheck", "synccheck")
 TESTS = """
 not (bfloat16 or float32 or compile or quickly or timing or refuse or cannot or cover or beyond or 1500 or 9000) and (
-    test_gpu_activation or test_gpu_advance and 1-2 or test_gpu_argmax and (5-9001 or ties) or test_gpu_block_copy and 4-
-    or test_gpu_decode_attention and (mixed or left_alone or counters) or test_gpu_matmul and (shares or gated or 9 or outside)
-    or test_gpu_norm and (576 or 33) or test_gpu_prefill_attention and (packed or chunks or left_alone)
-    or test_gpu_prepare or test_gpu_rotary and (96 or 7 or normalized) or test_gpu_rows and not 40
-    or test_gpu_sampling and (37 or strides or bad_logits or masked)
+    gpu_activation or gpu_advance and 1-2 or gpu_argmax and (5-9001 or ties) or gpu_block_copy and 4-
+    or gpu_decode_attention and (mixed or left_alone or counters) or gpu_matmul and (shares or gated or 9 or outside)
+    or gpu_norm and (576 or 33) or gpu_prefill_attention and (packed or chunks or left_alone)
+    or gpu_prepare or gpu_rotary and (96 or 7 or normalized) or gpu_rows and not 40
+    or gpu_sampling and (37 or strides or bad_logits or masked)
 )
 """
 """A test or a few of each kernel, as pytest's -k takes them: every launch takes many times as long as it does alone."""

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 from compilation import compile_kernel
-from tests.kernels_gpu.conftest import HAS_GPU
 from paged_case import PagedCase
 
 from flover_backend.kernels.gpu.decode_attention import QUANTUM, DecodeAttention, DecodeConfig, choose_config
+from tests.kernels_gpu.conftest import HAS_GPU
 
 MODULE = "flover_backend.kernels.gpu.decode_attention"
 DTYPES = [torch.float32, torch.float16, *([torch.bfloat16] if HAS_GPU else [])]  # the interpreter's bfloat16 is wrong

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from compilation import compile_kernel
-from tests.kernels_gpu.conftest import HAS_GPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paged_case import PagedCase
@@ -18,6 +17,7 @@ from flover_backend.kernels.gpu.prefill_attention import (
     prefill_attention,
     prefill_items,
 )
+from tests.kernels_gpu.conftest import HAS_GPU
 
 DTYPES = [torch.float32, torch.float16, *([torch.bfloat16] if HAS_GPU else [])]  # the interpreter's bfloat16 is wrong
 SHAPES = {
