@@ -45,8 +45,8 @@ def reserve_for(model: Model, max_rows: int, max_prompt_tokens: int) -> Reserve:
 
 
 def _num_nodes(model: Model, max_rows: int, max_prompt_tokens: int) -> int:
-    """Kernels in all graphs that run the layers: two for each number of rows, one for each number of tokens."""
-    num_graphs = 2 * len(row_buckets(max_rows)) + len(token_buckets(max_prompt_tokens + max_rows))
+    """Kernels in all graphs that run the layers: two for each number of rows and of tokens."""
+    num_graphs = 2 * len(row_buckets(max_rows)) + 2 * len(token_buckets(max_prompt_tokens + max_rows))
     return num_graphs * model.num_layers * KERNELS_PER_LAYER
 
 

@@ -21,8 +21,8 @@ class WrittenDown:
         self.calls.append(("decode", num_rows, greedy))
         return self.calls[-1]
 
-    def body(self, inputs, samples, num_tokens):
-        self.calls.append(("body", num_tokens, inputs.max_tokens))
+    def body(self, inputs, samples, num_tokens, has_decodes):
+        self.calls.append(("body", num_tokens, inputs.max_tokens, has_decodes))
 
     def head(self, samples, num_sampled, greedy):
         self.calls.append(("head", num_sampled, greedy))
@@ -60,13 +60,13 @@ def test_mixed_iterations_run_a_body_and_a_head(parts):
     programs, _, iteration = parts
     plan = Plan(0, 5, decode_rows=[0, 1, 2], idle_rows=[3], chunks=[chunk(4, 20)])
     assert programs.mixed(plan) == ("head", 4, True)
-    assert iteration.calls == [("body", 32, 1024), ("head", 4, True)]
+    assert iteration.calls == [("body", 32, 1024, True), ("head", 4, True)]
 
 
 def test_where_nothing_is_sampled_there_is_no_head(parts):
     programs, _, iteration = parts
     assert programs.mixed(Plan(0, 1, chunks=[chunk(0, 16, samples=False)])) is None
-    assert iteration.calls == [("body", 16, 1024)]
+    assert iteration.calls == [("body", 16, 1024, False)]
 
 
 def test_large_iterations_run_with_exactly_their_tokens_and_no_padding(parts):
@@ -74,5 +74,5 @@ def test_large_iterations_run_with_exactly_their_tokens_and_no_padding(parts):
     programs.mixed(Plan(0, 1, chunks=[chunk(0, 1024)]))
     programs.mixed(Plan(0, 3, chunks=[chunk(0, 1500), chunk(1, 1497), chunk(2, 3)]))
     assert iteration.calls == [
-        ("body", 1024, 1024), ("head", 1, True), ("body", 3000, 3000), ("head", 4, True),
+        ("body", 1024, 1024, False), ("head", 1, True), ("body", 3000, 3000, False), ("head", 4, True),
     ]  # fmt: skip

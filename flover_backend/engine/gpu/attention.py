@@ -24,10 +24,13 @@ class BlockAttention:
         self._scale = scale
         self._tokens: PreparedTokens | None = None
         self._inputs: TokenInputs | None = None
+        self._has_decodes = False
 
-    def plan(self, tokens: PreparedTokens, inputs: TokenInputs | None) -> None:
-        """Make the work lists of `tokens`; `inputs` names the chunks among them, None where there are none."""
-        self._tokens, self._inputs = tokens, inputs
+    def plan(self, tokens: PreparedTokens, inputs: TokenInputs | None, has_decodes: bool) -> None:
+        """Make the work lists of `tokens`: of those that decode, if any may; `inputs` names the chunks among them."""
+        self._tokens, self._inputs, self._has_decodes = tokens, inputs, has_decodes
+        if not has_decodes:
+            return
         some = slice(self._max_decodes)
         self._decode.plan(tokens.decode_lens[some], tokens.token_rows[some])
 
@@ -36,8 +39,9 @@ class BlockAttention:
         tokens, inputs = self._tokens, self._inputs
         assert tokens is not None
         out = query.new_empty((len(query), query.shape[1] * query.shape[2]))
-        some = slice(self._max_decodes)
-        self._decode.run(query[some], keys, values, self._block_table, self._scale, out[some])
+        if self._has_decodes:
+            some = slice(self._max_decodes)
+            self._decode.run(query[some], keys, values, self._block_table, self._scale, out[some])
         if inputs is not None:
             prefill_attention(
                 query, keys, values, self._block_table, inputs.items, inputs.num_items, self._scale, out,

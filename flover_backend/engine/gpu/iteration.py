@@ -50,15 +50,18 @@ class Iteration:
         """Rows 0 .. num_rows-1 advance by a token."""
         tokens = PreparedTokens.empty(num_rows, self._rows.device)
         prepare_decode(self._rows.tables.state, self._rows.block_table, self._kv.block_size, tokens)
-        self._attention.plan(tokens, None)
+        self._attention.plan(tokens, None, has_decodes=True)
         hidden = self._model.forward(tokens, self._kv, self._attention)
         return self._sample(hidden, self._own_rows[:num_rows], greedy)
 
-    def body(self, inputs: TokenInputs, samples: SampleInputs, num_tokens: int) -> None:
-        """The tokens of `inputs`, padded to `num_tokens`; the hidden states that `samples` names are kept."""
+    def body(self, inputs: TokenInputs, samples: SampleInputs, num_tokens: int, has_decodes: bool) -> None:
+        """The tokens of `inputs`, padded to `num_tokens`; the hidden states that `samples` names are kept.
+
+        has_decodes: some of the tokens may be decoding rows'.
+        """
         tokens = PreparedTokens.empty(num_tokens, self._rows.device)
         prepare_mixed(inputs.given, self._rows.tables.state, self._rows.block_table, self._kv.block_size, tokens)
-        self._attention.plan(tokens, inputs)
+        self._attention.plan(tokens, inputs, has_decodes)
         hidden = self._model.forward(tokens, self._kv, self._attention)
         torch.index_select(hidden, 0, samples.places, out=self.sampled_hidden)
 

@@ -31,18 +31,19 @@ class Programs:
         self._recorder = GraphRecorder(rows.device)
         self.stream = self._recorder.stream
         self._decodes: dict[tuple[int, bool], Recorded[Sampled]] = {}
-        self._bodies: dict[int, Recorded[None]] = {}
+        self._bodies: dict[tuple[int, bool], Recorded[None]] = {}
         self._heads: dict[tuple[int, bool], Recorded[Sampled]] = {}
 
     def record(self, progress: Callable[[float], None]) -> None:
         """Record every graph, the largest first so that the smaller ones fit into its memory; 0 .. 1 as it goes."""
-        largest = partial(self._iteration.body, self._large_inputs, self._samples, self._large_inputs.max_tokens)
+        largest = partial(self._iteration.body, self._large_inputs, self._samples, self._large_inputs.max_tokens, True)
         self._recorder.warm(largest)
         sizes = [(size, greedy) for size in reversed(self._row_buckets) for greedy in (True, False)]
-        total, done = 2 * len(sizes) + len(self._token_buckets), 0
-        for num_tokens in reversed(self._token_buckets):
-            body = partial(self._iteration.body, self._inputs, self._samples, num_tokens)
-            self._bodies[num_tokens] = self._recorder.record(body)
+        bodies = [(size, has_decodes) for size in reversed(self._token_buckets) for has_decodes in (True, False)]
+        total, done = 2 * len(sizes) + len(bodies), 0
+        for num_tokens, has_decodes in bodies:
+            body = partial(self._iteration.body, self._inputs, self._samples, num_tokens, has_decodes)
+            self._bodies[num_tokens, has_decodes] = self._recorder.record(body)
             done += 1
             progress(done / total)
         for size, greedy in sizes:
@@ -60,15 +61,15 @@ class Programs:
     def mixed(self, plan: Plan) -> Sampled | None:
         """Any other plan that computes; entry i of the result is `sampled_rows()[i]`'s. None: nothing is sampled."""
         num_tokens = len(plan.decode_rows) + len(plan.idle_rows) + sum(len(c.token_ids) for c in plan.chunks)
-        num_sampled = len(plan.sampled_rows())
+        num_sampled, has_decodes = len(plan.sampled_rows()), bool(plan.decode_rows)
         self._samples.fill(plan)
         if num_tokens <= self._token_buckets[-1]:
             bucket = bucket_of(self._token_buckets, num_tokens)
             self._inputs.fill(plan, bucket)
-            self._bodies[bucket].replay()
+            self._bodies[bucket, has_decodes].replay()
         else:
             self._large_inputs.fill(plan, num_tokens)
-            self._iteration.body(self._large_inputs, self._samples, num_tokens)
+            self._iteration.body(self._large_inputs, self._samples, num_tokens, has_decodes)
         if not num_sampled:
             return None
         program = self._heads[bucket_of(self._row_buckets, num_sampled), self._is_greedy]

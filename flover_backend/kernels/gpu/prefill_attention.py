@@ -27,6 +27,10 @@ _FEW_TOKENS = 1024
 """Up to here smaller tiles run more programs at once."""
 
 
+_MAX_LANES = 48
+"""Items at a time: programs without an item would cost time where a graph is recorded for many and a few come."""
+
+
 @triton.jit
 def _load_tile(
     tensor,
@@ -101,17 +105,19 @@ def _attend(
 
 
 @triton.jit
-def _prefill_kernel(
+def _attend_part(
     query,
     keys,
     values,
     block_table,
-    items,
-    num_items,
+    item,
     out,
     scale,
     query_stride,
     table_stride,
+    part,
+    kv_head,
+    count,
     KV_HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -121,19 +127,8 @@ def _prefill_kernel(
     ROWS: tl.constexpr,
     BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr,
-    OVERLAP: tl.constexpr,
 ):
-    """Program (part of an item and key-value head, item): QUERIES queries of the item, all heads of the group."""
-    kv_head = tl.program_id(0) % KV_HEADS
-    part = tl.program_id(0) // KV_HEADS
-    item = items + 4 * tl.program_id(1)
-    wait_for_previous(OVERLAP)
-    let_next_start(OVERLAP)
-    if tl.program_id(1) >= tl.load(num_items):
-        return
-    count = tl.minimum(tl.load(item + 1) - part * QUERIES, QUERIES)
-    if count <= 0:
-        return
+    """`count` queries of an item from query part * QUERIES on, all heads of the group."""
     token = tl.load(item).to(tl.int64) + part * QUERIES
     table = block_table + tl.load(item + 2).to(tl.int64) * table_stride
     position = tl.load(item + 3) + part * QUERIES
@@ -160,6 +155,44 @@ def _prefill_kernel(
     )  # fmt: skip
     place = ((token + index) * (KV_HEADS * GROUP) + head)[:, None] * HEAD_DIM + dim[None, :]
     tl.store(out + place, (result / total[:, None]).to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _prefill_kernel(
+    query,
+    keys,
+    values,
+    block_table,
+    items,
+    num_items,
+    out,
+    scale,
+    query_stride,
+    table_stride,
+    KV_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    DIM: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    QUERIES: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    STAGES: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):
+    """Program (part of an item and key-value head, lane): every so many items, from the lane's own on."""
+    kv_head = tl.program_id(0) % KV_HEADS
+    part = tl.program_id(0) // KV_HEADS
+    wait_for_previous(OVERLAP)
+    let_next_start(OVERLAP)
+    for number in range(tl.program_id(1), tl.load(num_items), tl.num_programs(1)):
+        item = items + 4 * number
+        count = tl.minimum(tl.load(item + 1) - part * QUERIES, QUERIES)
+        if count > 0:
+            _attend_part(
+                query, keys, values, block_table, item, out, scale, query_stride, table_stride, part, kv_head, count,
+                KV_HEADS, GROUP, HEAD_DIM, DIM, BLOCK_SIZE, QUERIES, ROWS, BLOCK_N, STAGES,
+            )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +233,7 @@ def prefill_attention(
 
     query [T, heads, head_dim], rows may lie apart; keys, values [blocks, block_size, kv_heads, head_dim] contiguous,
     the tokens' own in them already; block_table [rows, max_blocks] int32; items [>= max_items, 4] int32, see
-    `prefill_items`; num_items [1] int32, at most max_items <= 65535; out [T, heads * head_dim].
+    `prefill_items`; num_items [1] int32, at most max_items; out [T, heads * head_dim].
     """
     num_heads, head_dim = query.shape[1:]
     block_size, num_kv_heads = keys.shape[1:3]
@@ -208,13 +241,13 @@ def prefill_attention(
     assert keys.is_contiguous() and values.is_contiguous() and query.dtype == keys.dtype == values.dtype == out.dtype
     assert query.stride()[1:] == (head_dim, 1) and out.is_contiguous() and out.shape == (len(query), query[0].numel())
     assert block_table.dtype == items.dtype == num_items.dtype == torch.int32 and block_table.stride(1) == 1
-    assert items.is_contiguous() and max_items <= min(len(items), 65535)
+    assert items.is_contiguous() and max_items <= len(items)
     if max_items == 0:
         return
     group = num_heads // num_kv_heads
     config = config or choose_config(len(query), group, head_dim, query.dtype)
     queries = config.rows // group
-    _prefill_kernel[(num_kv_heads * triton.cdiv(BLOCK_M, queries), max_items)](
+    _prefill_kernel[(num_kv_heads * triton.cdiv(BLOCK_M, queries), min(max_items, _MAX_LANES))](
         query,
         keys,
         values,
