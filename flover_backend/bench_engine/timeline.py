@@ -17,7 +17,7 @@ PHASES = ("plan", "run", "commit")
 _DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 KINDS = (
     ("copies", r"memcpy|memset|^_copy_kernel"),
-    ("attention", r"attention|attn|flash|fmha|_decode_kernel|prefill|_plan_kernel"),
+    ("attention", r"attention|attn|flash|fmha|decode_kernel|prefill|plan_kernel"),
     ("sampling", r"sampl|argmax|top_?[kp]|softmax|logit|penal|threshold|cdf|choose|statistic|floors"),
     ("products", r"gemm|gemv|nvjet|cutlass|cublas|splitk|xmma|skinny|matmul"),
     ("norms", r"norm"),

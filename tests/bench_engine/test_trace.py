@@ -34,7 +34,7 @@ def _made_trace() -> list[dict[str, Any]]:
             at = start + 240 * layer
             events += [
                 _event("kernel", "nvjet_hsh_128x64", at, 150),
-                _event("kernel", "_decode_kernel_attention", at + 140, 60),
+                _event("kernel", "decode_kernel_attention", at + 140, 60),
             ]
             events += [_event("kernel", "add_rms_norm_kernel", at + 200, 40)]
         events += [
@@ -66,8 +66,8 @@ def test_busy_counts_overlaps_once() -> None:
     ("name", "kind"),
     [
         ("nvjet_hsh_64x16_64x16_4x1_v_bz_TNT", "products"), ("sm90_xmma_gemm_f16f16", "products"),
-        ("_skinny_kernel", "products"), ("_decode_kernel", "attention"), ("_prefill_kernel", "attention"),
-        ("_plan_kernel", "attention"), ("_norm_kernel", "norms"), ("_rotate_and_write_kernel", "rotary, KV write"),
+        ("_skinny_kernel", "products"), ("decode_kernel", "attention"), ("_prefill_kernel", "attention"),
+        ("plan_kernel", "attention"), ("_norm_kernel", "norms"), ("_rotate_and_write_kernel", "rotary, KV write"),
         ("_silu_mul_kernel", "activation"), ("_argmax_kernel", "sampling"), ("_choose_kernel", "sampling"),
         ("statistics_kernel", "sampling"), ("_prepare", "row state"),
         ("_advance_kernel", "row state"), ("_move_kernel", "row state"), ("_apply_kernel", "row state"),

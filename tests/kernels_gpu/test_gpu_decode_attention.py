@@ -13,7 +13,7 @@ from paged_case import PagedCase
 from flover_backend.kernels.gpu.decode_attention import QUANTUM, DecodeAttention, DecodeConfig, choose_config
 from tests.kernels_gpu.conftest import HAS_GPU
 
-MODULE = "flover_backend.kernels.gpu.decode_attention"
+KERNELS = "flover_backend.kernels.gpu"
 DTYPES = [torch.float32, torch.float16, *([torch.bfloat16] if HAS_GPU else [])]  # the interpreter's bfloat16 is wrong
 SHAPES = {
     "multi-head": (4, 4, 16, 16),
@@ -127,7 +127,7 @@ def test_compiles_for_hopper(heads: int, kv_heads: int, dtype: str) -> None:
         "HEADS": config.heads, "TILE": config.tile, "STAGES": config.stages, "OUT_HEADS": heads // kv_heads, "PARTS": 8,
         "OVERLAP": True,
     }  # fmt: skip
-    used = compile_kernel(MODULE, "_decode_kernel", signature, constants, num_warps=config.num_warps)
+    used = compile_kernel(f"{KERNELS}.decode_kernel", "decode_kernel", signature, constants, num_warps=config.num_warps)
     assert used.spilled_bytes <= 128, "a few bytes of one warp cost less than a second warp's barriers"
     assert used.registers * 32 * config.num_warps * config.programs_per_sm <= 65536
     assert used.shared_bytes * config.programs_per_sm <= 227 * 1024
@@ -135,8 +135,8 @@ def test_compiles_for_hopper(heads: int, kv_heads: int, dtype: str) -> None:
 
 def test_plan_compiles_for_hopper() -> None:
     found = compile_kernel(
-        "flover_backend.kernels.gpu.decode_attention",
-        "_plan_kernel",
+        f"{KERNELS}.decode_plan",
+        "plan_kernel",
         dict.fromkeys(("decode_lens", "token_rows", "pieces"), "*i32:16") | {"num_tokens": "i32", "resident": "i32"},
         {"QUANTUM": QUANTUM, "MIN_QUANTA": 2, "ROUNDS": 4, "START_COST": 4, "BLOCK": 256, "OVERLAP": True},
         num_warps=1,
