@@ -99,6 +99,17 @@ def test_items_cover_every_query_once_longest_first(lens: list[tuple[int, int]])
     assert (np.diff(work) <= 0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("group", [33, 71, 130])
+def test_a_program_holds_all_heads_that_share_keys(group: int, dtype: torch.dtype) -> None:
+    assert all(choose_config(tokens, group, 64, dtype).rows >= group for tokens in (1, 8192))
+
+
+def test_one_key_value_head_of_many(device: torch.device) -> None:
+    case = PagedCase(MIXES["packed prompts"][:1], (40, 1, 16, 16), torch.float32, device, seed=1)
+    case.assert_close(attend(case), case.expected())
+
+
 @pytest.mark.parametrize(("heads", "kv_heads"), [(40, 40), (32, 8)])
 def test_compiles_for_hopper(heads: int, kv_heads: int) -> None:
     group = heads // kv_heads

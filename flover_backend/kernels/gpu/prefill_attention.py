@@ -25,8 +25,6 @@ BLOCK_M = 128
 """Most queries of an item."""
 _FEW_TOKENS = 1024
 """Up to here smaller tiles run more programs at once."""
-
-
 _MAX_LANES = 48
 """Items at a time: programs without an item would cost time where a graph is recorded for many and a few come."""
 
@@ -210,11 +208,12 @@ class PrefillConfig:
 def choose_config(num_tokens: int, group: int, head_dim: int, dtype: torch.dtype) -> PrefillConfig:
     """`num_tokens` of the batch; `group`: query heads that share keys."""
     dim = triton.next_power_of_2(head_dim)
+    heads = triton.next_power_of_2(group)
     if dtype == torch.float32:
-        return PrefillConfig(32, 32 if dim <= 128 else 16, 1, 8)
-    if num_tokens <= _FEW_TOKENS:
+        return PrefillConfig(max(32, heads), 32 if dim <= 128 else 16, 1, 8)
+    if num_tokens <= _FEW_TOKENS and heads <= 64:
         return PrefillConfig(64, 64, 2, 4)
-    return PrefillConfig(128, 64, 2, 8)
+    return PrefillConfig(max(128, heads), 64, 2, 8)
 
 
 def prefill_attention(
