@@ -13,7 +13,7 @@ import torch
 from flover_backend.bench_engine import bars
 from flover_backend.bench_engine.figures import BenchError, Line, Spread, judge
 from flover_backend.bench_engine.probes import REPEATS, captured, replay_seconds
-from flover_backend.bench_engine.session import Tell, free_device
+from flover_backend.bench_engine.session import free_device
 from flover_backend.bench_engine.shapes import SHAPES, Shape
 from flover_backend.kernels.gpu.block_copy import LayerPointers, copy_blocks
 from flover_backend.kernels.gpu.decode_attention import DecodeAttention
@@ -32,7 +32,7 @@ _CACHE_BYTES = 512 << 20
 """Several times the H200's 60 MB of L2: what a graph reads before it reads anything again."""
 
 
-def attention(device: torch.device, bandwidth: Spread, tell: Tell) -> Iterator[Line]:
+def attention(device: torch.device, bandwidth: Spread) -> Iterator[Line]:
     """Decode attention over blocks, lengths U(1, 4096): KV bytes a second over copy bandwidth."""
     _require_gpu(device)
     for name in ("13b", "8b"):
@@ -106,7 +106,7 @@ class AttentionCase:
             self._kernel.run(self._query, keys, values, self._table, self._scale, self._out)
 
 
-def reorder(device: torch.device, bandwidth: Spread, tell: Tell) -> Iterator[Line]:
+def reorder(device: torch.device, bandwidth: Spread) -> Iterator[Line]:
     """The reorder step of LLaMA-13B: half of 32 rows end at once."""
     _require_gpu(device)
     yield _row_moves(device)

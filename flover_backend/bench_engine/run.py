@@ -57,7 +57,7 @@ class EngineBenchOptions:
 
     models: tuple[str, ...] = ("13b", "8b")
     only: tuple[str, ...] = ()
-    """Names of `PARTS`; none: all that the issue's table asks of the models."""
+    """Names of `PARTS`; none: those that have a bar for the models (`CONCERNS`)."""
     json: Path | None = Path("out/bench-engine.json")
     rows: tuple[int, ...] | None = None
     """Of the decode iterations; None: as `sizes` says."""
@@ -73,13 +73,13 @@ class Bench:
 
     def __init__(self, options: EngineBenchOptions, tell: Tell) -> None:
         self._options, self._tell = options, tell
-        self._device = resolve_bench_device(options.device)
         self._only = tuple(dict.fromkeys(PART_NAMES.get(name, name) for name in options.only))
         _check("part", self._only, PARTS)
         _check("model", options.models, tuple(options.shapes))
         self._sizes = replace(options.sizes, rows=options.rows or options.sizes.rows)
         if any(count < 1 for count in self._sizes.rows):
             raise ConfigError(f"rows = {self._sizes.rows}; allowed: numbers from 1 on")
+        self._device = resolve_bench_device(options.device)
         self.lines: list[Line] = []
         self.facts: dict[str, Any] = {
             "machine": describe_machine(self._device),
@@ -116,7 +116,7 @@ class Bench:
     def _kernels(self, name: str) -> Iterator[Line]:
         assert self._bandwidth is not None
         kernels = importlib.import_module("flover_backend.bench_engine.kernels")
-        lines: Iterator[Line] = getattr(kernels, name)(self._device, self._bandwidth, self._tell)
+        lines: Iterator[Line] = getattr(kernels, name)(self._device, self._bandwidth)
         return lines
 
     def _model(self, shape: Shape, directory: Path) -> None:

@@ -36,7 +36,7 @@ def _embed_kernel(
     tl.store(residual + row * WIDTH + columns, value, mask=mask)
     if NORM:
         gain = tl.load(weight + columns, mask=mask, other=0.0)
-        scaled = scale_row(value.to(tl.float32), gain, WIDTH, eps, mask, dtype)
+        scaled = scale_row(value.to(tl.float32), gain, WIDTH, eps, dtype)
         tl.store(normed + row * WIDTH + columns, scaled, mask=mask)
 
 

@@ -14,8 +14,8 @@ from flover_backend.kernels.gpu.dependent_launch import let_next_start, overlap,
 
 
 @triton.jit
-def scale_row(value, weight, width, eps, mask, dtype: tl.constexpr):
-    """RMSNorm of one row held in float32; `mask` marks its `width` elements, others are 0."""
+def scale_row(value, weight, width, eps, dtype: tl.constexpr):
+    """RMSNorm of one row of `width` elements held in float32; what pads it is 0."""
     normed = value * tl.rsqrt(tl.sum(value * value, 0) / width + eps)
     return (normed.to(dtype).to(tl.float32) * weight.to(tl.float32)).to(dtype)
 
@@ -53,7 +53,7 @@ def _norm_kernel(
         normed = value * tl.rsqrt(tl.sum(value * value, 0) / WIDTH + eps) * gain.to(tl.float32) + shift
         tl.store(out + places, normed.to(dtype), mask=mask)
     else:
-        tl.store(out + places, scale_row(value, gain, WIDTH, eps, mask, dtype), mask=mask)
+        tl.store(out + places, scale_row(value, gain, WIDTH, eps, dtype), mask=mask)
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> None:
