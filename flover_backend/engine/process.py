@@ -85,21 +85,22 @@ class EngineProcess:
     def _load(self) -> tuple[EngineCore, EngineInfo]:
         set_thread_counts()
         self._progress("importing", 0.0)
-        load_engine = self._import_factory()
-        return load_engine(self._config, self._arguments.model_dir, self._progress)
+        try:
+            load_engine = self._import_factory()
+            return load_engine(self._config, self._arguments.model_dir, self._progress)
+        except ModuleNotFoundError as error:  # a GPU's modules are imported late
+            extras = "engine,gpu" if error.name == "triton" else "engine"
+            raise ConfigError(
+                f"the engine's interpreter {sys.executable} has no module {error.name}: install "
+                f"flover-backend[{extras}] there, or set engine_python to an interpreter that has it"
+            ) from error
 
     def _progress(self, stage: str, fraction: float) -> None:
         self._connections.greet(Loading(stage, fraction))
 
     def _import_factory(self) -> LoadEngine:
         module, _, function = self._arguments.factory.partition(":")
-        try:
-            factory: LoadEngine = getattr(importlib.import_module(module), function)
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"the engine's interpreter {sys.executable} has no module {error.name}: install "
-                "flover-backend[engine] there, or set engine_python to an interpreter that has it"
-            ) from error
+        factory: LoadEngine = getattr(importlib.import_module(module), function)
         return factory
 
     def _fail(self, error: BaseException) -> None:

@@ -19,7 +19,7 @@ class Ranges:
     """`with phase("plan"): ...`"""
 
     def __init__(self) -> None:
-        self.enabled = bool(os.environ.get("FLOVER_NVTX"))
+        self.enabled = os.environ.get("FLOVER_NVTX") == "1"
 
     def __call__(self, name: str) -> AbstractContextManager[None]:
         """A range around what the caller does, nothing while off."""
