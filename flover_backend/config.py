@@ -56,7 +56,7 @@ class ModelJson(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     kv_cache_fraction: Annotated[
         Annotated[float, Meta(gt=0, le=1)] | None,
         Meta(
-            description="Share of the GPU memory free after load and warm-up that the KV buffer takes. "
+            description="Share of the GPU memory free beside weights, activations and graphs that the KV buffer takes. "
             "Default: 0.9 on a GPU; on the CPU the buffer is 1 GiB."
         ),
     ] = None
@@ -72,7 +72,7 @@ class ModelJson(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         PositiveInt | None,
         Meta(
             description="Most prompt tokens in one iteration; longer prompts are split. Default: so many that a "
-            "join costs running rows at most 2.5 iterations."
+            "join costs running rows at most 2.5 iterations; beside none at most 4,096."
         ),
     ] = None
     max_queued_requests: Annotated[PositiveInt, Meta(description="Requests that may wait; more are refused.")] = 1024

@@ -21,7 +21,8 @@ CONFIGURATION = """# Configuration
 One file, `1/model.json` in the model's folder of the model repository: a JSON object whose keys are all optional. With
 only `model` set it is meant to be good. Each key is a flag of `flover serve` too. An unknown key, a wrong type or a
 value out of range fails the load, naming the key, what was given and what is allowed. The effective configuration and
-the memory arithmetic (weights, activations, KV, free) are logged once at load.
+the memory arithmetic (weights, activations, KV, free) are logged once at load; on a GPU the
+activations there include the recorded graphs.
 
 | key | flag | allowed | default | meaning |
 |---|---|---|---|---|
@@ -33,7 +34,8 @@ host.
 
 Environment: `FLOVER_CACHE` moves the cache of fetched and imported models (default `.cache` of the checkout);
 `FLOVER_TORCH_INDEX` names another package index for torch at set-up; `FLOVER_NVTX=1` marks the engine's phases (plan,
-run, commit) for profilers.
+run, commit) for profilers; `TRITON_CACHE_DIR` moves the cache of compiled GPU kernels (default `~/.triton/cache`):
+keep it between restarts, and a load compiles nothing.
 """
 
 METRICS = """# Metrics
