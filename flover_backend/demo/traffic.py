@@ -26,11 +26,6 @@ class Record:
     finish_reason: str = ""
     ended: float | None = None
 
-    @property
-    def is_in_flight(self) -> bool:
-        """Sent and not over."""
-        return self.sent is not None and self.ended is None
-
 
 class Traffic:
     """The requests of one run of the demo."""
