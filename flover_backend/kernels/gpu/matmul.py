@@ -16,12 +16,13 @@ import triton.language as tl
 
 from flover_backend.kernels.gpu.activation import silu_times
 from flover_backend.kernels.gpu.dependent_launch import overlap, wait_for_previous
-from flover_backend.kernels.gpu.skinny_config import SkinnyConfig, config_for, pays, supports
+from flover_backend.kernels.gpu.skinny_config import SkinnyConfig, config_for, has_room, pays, supports
 
 __all__ = [
     "SkinnyConfig",
     "Workspace",
     "config_for",
+    "has_room",
     "pays",
     "skinny_matmul",
     "skinny_matmul_reference",

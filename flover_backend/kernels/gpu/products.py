@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from flover_backend.kernels.gpu.activation import silu_mul
-from flover_backend.kernels.gpu.matmul import Workspace, pays, skinny_matmul, supports
+from flover_backend.kernels.gpu.matmul import Workspace, has_room, pays, skinny_matmul, supports
 from flover_backend.kernels.gpu.norm import rms_norm
 from flover_backend.kernels.linear import Linear
 
@@ -73,4 +73,4 @@ def _is_skinny(x: torch.Tensor, linear: Linear) -> bool:
     if linear.packed or linear.bias is not None:
         return False
     m, n, k = len(x), linear.out_features, x.shape[1]
-    return supports(m, n, k, x.dtype) and pays(m, n, k)
+    return supports(m, n, k, x.dtype) and pays(m, n, k) and has_room(x.device)

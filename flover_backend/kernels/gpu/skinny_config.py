@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,14 @@ class SkinnyConfig:
 def supports(m: int, n: int, k: int, dtype: torch.dtype) -> bool:
     """Whether `skinny_matmul` takes [m, k] @ [n, k].T. Everything else belongs to torch."""
     return 1 <= m <= _MAX_ROWS and dtype in (torch.float16, torch.bfloat16) and k % 64 == 0 and n >= 64 and n % 16 == 0
+
+
+@functools.cache
+def has_room(device: torch.device) -> bool:
+    """Whether a multiprocessor has the shared memory that the configurations count on (Hopper and later do)."""
+    if device.type != "cuda":
+        return True
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin >= _SHARED_BYTES
 
 
 def pays(m: int, n: int, k: int) -> bool:
