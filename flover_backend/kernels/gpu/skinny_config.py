@@ -39,10 +39,8 @@ def supports(m: int, n: int, k: int, dtype: torch.dtype) -> bool:
 
 @functools.cache
 def has_room(device: torch.device) -> bool:
-    """Whether a multiprocessor has the shared memory that the configurations count on (Hopper and later do)."""
-    if device.type != "cuda":
-        return True
-    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin >= _SHARED_BYTES
+    """Whether a multiprocessor has the shared memory that the configurations count on: of Hopper, or Blackwell's B200."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in (9, 10)
 
 
 def pays(m: int, n: int, k: int) -> bool:
