@@ -39,7 +39,7 @@ def supports(m: int, n: int, k: int, dtype: torch.dtype) -> bool:
 
 @functools.cache
 def has_room(device: torch.device) -> bool:
-    """Whether a multiprocessor has the shared memory that the configurations count on: of Hopper, or Blackwell's B200."""
+    """Whether a multiprocessor has the shared memory that the configurations count on: Hopper's, B200's."""
     return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in (9, 10)
 
 
