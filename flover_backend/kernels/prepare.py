@@ -32,8 +32,12 @@ class PreparedTokens:
 
     @classmethod
     def empty(cls, num_tokens: int, device: torch.device) -> PreparedTokens:
-        """Room for `num_tokens`."""
-        ints = torch.empty((4, num_tokens), dtype=torch.int32, device=device)
+        """Room for `num_tokens`.
+
+        Each vector begins at 16 bytes, whatever their length: Triton compiles kernels anew for pointers that do not,
+        and would for the first large prompt of an odd length.
+        """
+        ints = torch.empty((4, -(-num_tokens // 4) * 4), dtype=torch.int32, device=device)[:, :num_tokens]
         slots = torch.empty(num_tokens, dtype=torch.int64, device=device)
         return cls(ints[0], ints[1], slots, ints[2], ints[3])
 

@@ -63,3 +63,11 @@ def test_rows_chunks_and_padding_are_mixed(facts, device, num_tokens):
     got = poisoned(num_tokens, device)
     prepare_mixed(torch.cat((given, given), 1), state, table, BLOCK_SIZE, got)
     check(got, prepare_reference(*given, state, table, BLOCK_SIZE))
+
+
+@pytest.mark.parametrize("num_tokens", [1, 2, 3, 16, 1499])
+def test_no_length_has_kernels_of_its_own(device, num_tokens):
+    """Triton compiles for pointers at 16 bytes and for others: a prompt must not wait for the others' kernels."""
+    out = PreparedTokens.empty(num_tokens, device)
+    vectors = (out.input_ids, out.positions, out.slot_mapping, out.token_rows, out.decode_lens)
+    assert all(v.data_ptr() % 16 == 0 and v.is_contiguous() and len(v) == num_tokens for v in vectors)

@@ -18,7 +18,7 @@ _FINISHED = tl.constexpr(row_layout.FINISHED)
 _ROW_INTS = tl.constexpr(row_layout.ROW_INTS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def _prepare(
     given_rows,
     given_ids,
