@@ -31,6 +31,7 @@ class GraphRecorder:
     def warm(self, function: Callable[[], object]) -> None:
         """Run a function that is never recorded, so that its kernels are compiled and its memory is there."""
         if self.stream is not None:
+            self._follow()
             with torch.cuda.stream(self.stream):
                 function()
 
@@ -38,6 +39,7 @@ class GraphRecorder:
         """Run `function` once, so that its kernels are compiled, then record it."""
         if self.stream is None:
             return Recorded(function)
+        self._follow()
         with torch.cuda.stream(self.stream):
             function()
             self.stream.synchronize()
@@ -56,3 +58,8 @@ class GraphRecorder:
             return result
 
         return Recorded(replay)
+
+    def _follow(self) -> None:
+        """Let the stream wait for what made the tensors that functions read: it waits for no other by itself."""
+        assert self.stream is not None
+        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
