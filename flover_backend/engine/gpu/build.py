@@ -51,4 +51,6 @@ def build_gpu_runner(
     programs = Programs(iteration, rows, max_prompt_tokens + config.max_rows, slots)
     programs.record(progress)
     mover = Mover(kv, rows, max(config.max_block_moves, config.max_rows), slots)
-    return GpuRunner(model, kv, rows, programs, mover, config.pipeline_depth)
+    runner = GpuRunner(model, kv, rows, programs, mover, config.pipeline_depth)
+    runner.warm_up()
+    return runner

@@ -18,7 +18,8 @@ from flover_backend.engine.gpu.results import Results
 from flover_backend.engine.gpu.rows import DeviceRows
 from flover_backend.kv.buffer import KVBuffer
 from flover_backend.models.batch import Model
-from flover_backend.scheduler.plan import Plan, StepResult
+from flover_backend.request import SamplingParams
+from flover_backend.scheduler.plan import NULL_BLOCK, Join, Plan, StepResult, TableUpdate
 
 
 class GpuRunner:
@@ -42,17 +43,44 @@ class GpuRunner:
         return self._mover.take_seconds()
 
     @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Launch once what no graph holds, changes and moves, so that no request waits until they are compiled.
+
+        Afterwards every row is dead, as before, and everything on the device is done.
+        """
+        params = SamplingParams(
+            max_tokens=1, min_tokens=1, stop_token_ids=(0,), logit_bias={0: 1.0}, presence_penalty=1.0
+        )
+        updates = [TableUpdate(0, 0, (NULL_BLOCK, NULL_BLOCK)), TableUpdate(0, 0, (NULL_BLOCK,))]
+        moves = [(0, 1)] if self.state.max_rows > 1 else []
+        null_moves = [(NULL_BLOCK, NULL_BLOCK)]
+        with self._on_stream():
+            for plan in (
+                Plan(0, 1, joins=[Join(0, [0], [0], params, 0)], table_updates=updates),
+                Plan(1, 1, block_moves=null_moves, row_moves=moves, dead_rows=[source for source, _ in moves]),
+                Plan(2, 0, dead_rows=[1 if moves else 0]),
+            ):
+                self._change(plan)
+        if self._programs.stream is not None:
+            torch.cuda.synchronize(self.state.device)
+        self._mover.take_seconds()
+
+    @torch.inference_mode()
     def run(self, plan: Plan) -> StepResult | None:
         """Launch `plan`; return the result of plan `plan.step - pipeline_depth`, None where there is none."""
         with self._on_stream():
-            self.state.upload(plan)
-            self._mover.move(plan)
-            self.state.apply()
+            self._change(plan)
             self._launch(plan)
         return self.results.pop() if len(self.results) > self.pipeline_depth else None
 
     def _on_stream(self) -> AbstractContextManager[object]:
         return nullcontext() if self._programs.stream is None else torch.cuda.stream(self._programs.stream)
+
+    def _change(self, plan: Plan) -> None:
+        """Steps 1 to 5 of a plan's order."""
+        self.state.upload(plan)
+        self._mover.move(plan)
+        self.state.apply()
 
     def _launch(self, plan: Plan) -> None:
         if plan.is_empty:
