@@ -14,6 +14,8 @@ from flover_backend.models.batch import Model
 GRAPH_NODE_BYTES = 8 << 10
 """Of one kernel in a captured graph: its node, parameters and the driver's copy, rounded up generously."""
 KERNELS_PER_LAYER = 10
+LOGPROB_BYTES = 16
+"""Of one logit while logprobs are made of it: as a float, its comparison, and what the largest are found with."""
 LIBRARY_BYTES = 192 << 20
 """Code of the kernels, and the matrix library's workspaces."""
 
@@ -51,8 +53,9 @@ def _num_nodes(model: Model, max_rows: int, max_prompt_tokens: int) -> int:
 
 
 def _activation_bytes(model: Model, max_rows: int, max_prompt_tokens: int) -> int:
-    """The widest moment of a layer, over all tokens, and logits of all rows in the model's dtype and as floats, with
-    as much again for their sampling."""
+    """Logits of all rows, token counts and processed logits, which stay; and the wider of two moments: a layer over
+    all tokens, or logprobs of all rows."""
     per_token = model.config.activation_width * model.dtype.itemsize + 64
-    logits = max_rows * model.vocab_size * (model.dtype.itemsize + 4 + 8)
-    return (max_rows + max_prompt_tokens) * per_token + logits
+    num_logits = max_rows * model.vocab_size
+    layer = (max_rows + max_prompt_tokens) * per_token
+    return num_logits * (model.dtype.itemsize + 8) + max(layer, num_logits * LOGPROB_BYTES)

@@ -16,6 +16,7 @@ from flover_backend.engine.gpu.mover import Mover
 from flover_backend.engine.gpu.programs import Programs
 from flover_backend.engine.gpu.results import Results
 from flover_backend.engine.gpu.rows import DeviceRows
+from flover_backend.kernels.sampling import raw_logprobs
 from flover_backend.kv.buffer import KVBuffer
 from flover_backend.models.batch import Model
 from flover_backend.request import SamplingParams
@@ -44,7 +45,7 @@ class GpuRunner:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Launch once what no graph holds, changes and moves, so that no request waits until they are compiled.
+        """Launch once what no graph holds (changes, moves, logprobs), so that no request waits until it is compiled.
 
         Afterwards every row is dead, as before, and everything on the device is done.
         """
@@ -61,6 +62,8 @@ class GpuRunner:
                 Plan(2, 0, dead_rows=[1 if moves else 0]),
             ):
                 self._change(plan)
+            token = torch.zeros(1, dtype=torch.int64, device=self.state.device)
+            raw_logprobs(torch.zeros((1, self.model.vocab_size), device=self.state.device), token, 1)
         if self._programs.stream is not None:
             torch.cuda.synchronize(self.state.device)
         self._mover.take_seconds()

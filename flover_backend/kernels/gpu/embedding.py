@@ -28,8 +28,10 @@ def _embed_kernel(
     dtype = residual.dtype.element_ty
     columns = tl.arange(0, BLOCK)
     mask = columns < WIDTH
-    let_next_start(OVERLAP)
+    # NOTE: in this order: decode attention reads its work list before it waits, and relies on nothing being started
+    # from here on while the list is unfinished.
     wait_for_previous(OVERLAP)
+    let_next_start(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     token = tl.load(input_ids + row).to(tl.int64)
     value = tl.load(table + token * WIDTH + columns, mask=mask, other=0.0)
