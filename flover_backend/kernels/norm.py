@@ -1,7 +1,7 @@
-"""RMSNorm, alone and fused with the residual addition before it. Knows nothing of layers.
+"""RMSNorm and LayerNorm, alone and fused with the residual additions before them. Knows nothing of layers.
 
 Root mean square layer normalization, Zhang and Sennrich 2019 (arXiv 1910.07467), as LLaMA uses it: statistics in
-float32 whatever the dtype.
+float32 whatever the dtype. Layer normalization: Ba et al. 2016 (arXiv 1607.06450), rounded once.
 """
 
 from __future__ import annotations
@@ -28,3 +28,16 @@ def rms_norm_reference(x: torch.Tensor, weight: torch.Tensor, eps: float) -> tor
         return F.rms_norm(x, weight.shape, weight, eps)
     normed = F.rms_norm(x.float(), weight.shape, None, eps)
     return normed.to(x.dtype).mul_(weight)
+
+
+def layer_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
+    """[T, H] -> [T, H], centred and normalized rows, scaled by `weight` [H] and shifted by `bias` [H]."""
+    assert x.shape[-1:] == weight.shape == bias.shape and x.dtype == weight.dtype == bias.dtype
+    return F.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def add_parallel(attended: torch.Tensor, inner: torch.Tensor, bias: torch.Tensor, residual: torch.Tensor) -> None:
+    """`residual` [T, H] += attended + inner + bias in place: what a parallel layer's two branches give, and the bias
+    [H] of the second one's last product. Summed in float32, rounded once."""
+    assert attended.shape == inner.shape == residual.shape and attended.dtype == inner.dtype == residual.dtype
+    residual.copy_((attended.float() + inner).add_(bias).add_(residual))

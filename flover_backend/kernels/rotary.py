@@ -1,7 +1,8 @@
 """Rotary position embedding (Su et al. 2021, arXiv 2104.09864) and the write of keys and values into their slots.
 
-Halves are rotated against each other (Hugging Face's order: element i with element i + head_dim / 2). Frequencies
-come from models/rope.py; this file knows nothing of scaling types.
+Halves are rotated against each other (Hugging Face's order for LLaMA: element i with element i + head_dim / 2), or
+neighbours (GPT-J's: element 2 i with 2 i + 1) of a head's first elements. Frequencies come from models/rope.py; this
+file knows nothing of scaling types.
 """
 
 from __future__ import annotations
@@ -32,6 +33,29 @@ def rotate_reference(x: torch.Tensor, cos: torch.Tensor, signed_sin: torch.Tenso
     """x * cos + swap_halves(x) * signed_sin."""
     half = x.shape[-1] // 2
     return (x * cos).addcmul_(x.roll(half, -1), signed_sin)
+
+
+def pair_tables(positions: torch.Tensor, inv_freq: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    """As `rotary_tables`, for `rotate_pairs`: inv_freq [R / 2] -> cos, sin [T, 1, R]; even elements of sin negated."""
+    assert inv_freq.dtype == torch.float32 and positions.ndim == 1
+    angles = positions[:, None].float() * inv_freq
+    cos, sin = angles.cos(), angles.sin()
+    return tuple(torch.stack(pair, -1).flatten(1)[:, None].to(dtype) for pair in ((cos, cos), (-sin, sin)))
+
+
+def rotate_pairs(x: torch.Tensor, cos: torch.Tensor, signed_sin: torch.Tensor) -> torch.Tensor:
+    """[T, heads, head_dim] with its first R elements rotated, neighbours against each other; a new tensor.
+
+    cos, signed_sin [T, 1, R] of `pair_tables`. The elements behind R are copied.
+    """
+    rotated = cos.shape[-1]
+    assert x.ndim == 3 and cos.shape == signed_sin.shape and len(cos) == len(x) and cos.dtype == x.dtype
+    assert rotated % 2 == 0 and rotated <= x.shape[-1]
+    out = x.clone(memory_format=torch.contiguous_format)
+    first = out[..., :rotated]
+    swapped = x[..., :rotated].reshape(*x.shape[:2], -1, 2).flip(-1).flatten(-2)
+    first.mul_(cos).addcmul_(swapped, signed_sin)
+    return out
 
 
 def write_kv(

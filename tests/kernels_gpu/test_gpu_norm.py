@@ -7,7 +7,14 @@ import torch
 
 from flover_backend.kernels import norm as reference
 from flover_backend.kernels.gpu.embedding import embed, embed_reference
-from flover_backend.kernels.gpu.norm import add_layer_norm, add_rms_norm, layer_norm, layer_norm_reference, rms_norm
+from flover_backend.kernels.gpu.norm import (
+    add_layer_norm,
+    add_parallel_layer_norm,
+    add_rms_norm,
+    layer_norm,
+    layer_norm_reference,
+    rms_norm,
+)
 from tests.kernels_gpu.compilation import compile_kernel
 from tests.kernels_gpu.conftest import HAS_GPU
 
@@ -53,6 +60,21 @@ def test_layer_norm(shape: tuple[int, int], dtype: torch.dtype, device: torch.de
     torch.testing.assert_close(out, layer_norm_reference(expected_residual, weight, bias, 1e-5), **tolerance)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_parallel_layer_norm(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:
+    attended, residual, weight, bias, out = _inputs(shape, dtype, device)
+    inner, inner_bias = 2 * attended.flip(0) + 1, bias.flip(0) * 3
+    expected_residual = residual.clone()
+    reference.add_parallel(attended, inner, inner_bias, expected_residual)
+    add_parallel_layer_norm(attended, inner, inner_bias, residual, weight, bias, 1e-5, out)
+    # The order of a float32 sum is free; in half precision a sum may then round to the neighbour.
+    ulp = {torch.float32: 2**-21, torch.float16: 2**-10, torch.bfloat16: 2**-7}[dtype]
+    torch.testing.assert_close(residual, expected_residual, atol=ulp, rtol=ulp)
+    expected = reference.layer_norm(residual, weight, bias, 1e-5)
+    torch.testing.assert_close(out, expected, atol=2 * TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
 def test_output_may_be_the_input(device: torch.device) -> None:
     x, residual, weight, _, out = _inputs((4, 96), torch.float32, device)
     add_rms_norm(x, residual.clone(), weight, 1e-5, out)
@@ -76,6 +98,13 @@ def test_embedding_and_its_norm(width: int, dtype: torch.dtype, device: torch.de
     torch.testing.assert_close(residual, expected, atol=0, rtol=0)
 
 
+def test_output_may_be_a_branch(device: torch.device) -> None:
+    attended, residual, weight, bias, out = _inputs((4, 96), torch.float32, device)
+    add_parallel_layer_norm(attended, attended, bias, residual.clone(), weight, bias, 1e-5, out)
+    add_parallel_layer_norm(attended, attended, bias, residual, weight, bias, 1e-5, attended)
+    torch.testing.assert_close(attended, out, atol=0, rtol=0)
+
+
 def test_launchers_refuse_other_shapes_and_dtypes(device: torch.device) -> None:
     x, residual, weight, _, out = _inputs((4, 8), torch.float32, device)
     for bad in (weight[:7], weight.half()):
@@ -83,6 +112,8 @@ def test_launchers_refuse_other_shapes_and_dtypes(device: torch.device) -> None:
             rms_norm(x, bad, 1e-5, out)
     with pytest.raises(AssertionError):
         add_rms_norm(x, residual.t().contiguous().t(), weight, 1e-5, out)
+    with pytest.raises(AssertionError):
+        add_parallel_layer_norm(x, x[:3], weight, residual, weight, weight, 1e-5, out)
     with pytest.raises(AssertionError):
         embed(torch.zeros(3, dtype=torch.int64, device=device), x, out[:3])
 
@@ -94,3 +125,13 @@ def test_compiles_for_hopper_without_spills() -> None:
         "flover_backend.kernels.gpu.norm", "_norm_kernel", {**pointers, "eps": "fp32"}, constants, num_warps=16
     )
     assert found.spilled_bytes == 0 and found.registers <= 64
+
+
+def test_the_parallel_form_compiles_for_hopper_without_spills() -> None:
+    names = ("attended", "inner", "inner_bias", "residual", "weight", "bias", "out")
+    constants = {"WIDTH": 4096, "BLOCK": 4096, "OVERLAP": True}
+    signature = {**dict.fromkeys(names, "*fp16:16"), "eps": "fp32"}
+    found = compile_kernel(
+        "flover_backend.kernels.gpu.norm", "_parallel_norm_kernel", signature, constants, num_warps=8
+    )
+    assert found.spilled_bytes == 0 and found.registers <= 128

@@ -1,4 +1,4 @@
-"""RMSNorm and LayerNorm of rows, alone or with the residual addition before it; one program a row.
+"""RMSNorm and LayerNorm of rows, alone or with the residual additions before it; one program a row.
 
 Statistics are in float32 and the normalized value is rounded before the weight multiplies it, as in kernels/norm.py.
 """
@@ -56,6 +56,39 @@ def _norm_kernel(
         tl.store(out + places, scale_row(value, gain, WIDTH, eps, dtype), mask=mask)
 
 
+@triton.jit
+def _parallel_norm_kernel(
+    attended,
+    inner,
+    inner_bias,
+    residual,
+    weight,
+    bias,
+    out,
+    eps,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):
+    dtype = out.dtype.element_ty
+    columns = tl.arange(0, BLOCK)
+    mask = columns < WIDTH
+    gain = tl.load(weight + columns, mask=mask, other=0.0).to(tl.float32)
+    shift = tl.load(bias + columns, mask=mask, other=0.0).to(tl.float32)
+    value = tl.load(inner_bias + columns, mask=mask, other=0.0).to(tl.float32)
+    let_next_start(OVERLAP)
+    wait_for_previous(OVERLAP)
+    places = tl.program_id(0).to(tl.int64) * WIDTH + columns
+    value += tl.load(attended + places, mask=mask, other=0.0).to(tl.float32)
+    value += tl.load(inner + places, mask=mask, other=0.0).to(tl.float32)
+    total = (value + tl.load(residual + places, mask=mask, other=0.0).to(tl.float32)).to(dtype)
+    tl.store(residual + places, total, mask=mask)
+    value = total.to(tl.float32)
+    value = tl.where(mask, value - tl.sum(value, 0) / WIDTH, 0.0)
+    normed = value * tl.rsqrt(tl.sum(value * value, 0) / WIDTH + eps) * gain + shift
+    tl.store(out + places, normed.to(dtype), mask=mask)
+
+
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> None:
     """out = RMSNorm of each row of x [T, H], scaled by `weight` [H]; one dtype, contiguous. `out` may be x."""
     _launch(x, None, weight, None, eps, out)
@@ -76,6 +109,44 @@ def add_layer_norm(
 ) -> None:
     """`residual` [T, H] += x in place, then out = LayerNorm of it. `out` may be x."""
     _launch(x, residual, weight, bias, eps, out)
+
+
+def add_parallel_layer_norm(
+    attended: torch.Tensor,
+    inner: torch.Tensor,
+    inner_bias: torch.Tensor,
+    residual: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
+    out: torch.Tensor,
+) -> None:
+    """`residual` [T, H] += attended + inner + inner_bias [H] in place, rounded once; then out = LayerNorm of it.
+
+    The two branches of a parallel layer (GPT-J); the reference is kernels/norm.py's `add_parallel` and `layer_norm`.
+    `out` may be attended or inner.
+    """
+    num_rows, width = residual.shape
+    tensors = (attended, inner, residual, out)
+    assert all(t.shape == residual.shape and t.is_contiguous() and t.dtype == residual.dtype for t in tensors)
+    assert all(t.shape == (width,) and t.dtype == residual.dtype for t in (inner_bias, weight, bias))
+    if num_rows == 0:
+        return
+    block = triton.next_power_of_2(width)
+    _parallel_norm_kernel[(num_rows,)](
+        attended,
+        inner,
+        inner_bias,
+        residual,
+        weight,
+        bias,
+        out,
+        eps,
+        WIDTH=width,
+        BLOCK=block,
+        num_warps=row_warps(block),
+        **overlap(residual.device),
+    )
 
 
 def layer_norm_reference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:

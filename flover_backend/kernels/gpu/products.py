@@ -58,8 +58,10 @@ class Products:
         """out [T, out] = linear(x)"""
         if _is_skinny(x, linear):
             skinny_matmul(x, linear.weight, out, workspace=self._workspace)
-        elif linear.packed or linear.bias is not None:
+        elif linear.packed:
             out.copy_(linear(x))
+        elif linear.bias is not None:
+            torch.addmm(linear.bias, x, linear.weight.t(), out=out)
         else:
             torch.mm(x, linear.weight.t(), out=out)
 

@@ -1,8 +1,9 @@
 """Rotary embedding (Su et al. 2021, arXiv 2104.09864) of packed queries and keys, and the write of keys and values
 into their slots, in one launch. Frequencies come from models/rope.py; the reference is kernels/rotary.py.
 
-Angles, their cosines and the rotation are computed in float32 and rounded once. Cosines are computed where they are
-used: a token's 64 of them cost less than a table's second trip to memory.
+Pairs lie a half apart (LLaMA) or are neighbours (GPT-J). Angles, their cosines and the rotation are computed in float32
+and rounded once. Cosines are computed where they are used: a token's 64 of them cost less than a table's second trip to
+memory.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import triton.language as tl
 
 from flover_backend.kernels.gpu.dependent_launch import let_next_start, overlap, wait_for_previous
 from flover_backend.kernels.norm import rms_norm_reference
-from flover_backend.kernels.rotary import rotary_tables, rotate, write_kv
+from flover_backend.kernels.rotary import pair_tables, rotary_tables, rotate, rotate_pairs, write_kv
 
 
 @triton.jit
@@ -28,9 +29,9 @@ def _head_norm(low, high, weight, eps, columns, mask, HALF: tl.constexpr, dtype:
 
 
 @triton.jit
-def _store_halves(base, low, high, columns, mask, HALF: tl.constexpr):
+def _store_pairs(base, low, high, columns, mask, GAP: tl.constexpr):
     tl.store(base[:, None] + columns[None, :], low, mask=mask)
-    tl.store(base[:, None] + HALF + columns[None, :], high, mask=mask)
+    tl.store(base[:, None] + GAP + columns[None, :], high, mask=mask)
 
 
 @triton.jit
@@ -51,14 +52,18 @@ def _rotate_and_write_kernel(
     HEADS: tl.constexpr,
     COLUMNS: tl.constexpr,
     NORM: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):
     dtype = query_out.dtype.element_ty
     DIM: tl.constexpr = 2 * HALF
+    GAP: tl.constexpr = 1 if INTERLEAVED else HALF
     columns = tl.arange(0, COLUMNS)
     inside = columns < HALF
     heads = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
     frequency = tl.load(inv_freq + columns, mask=inside, other=0.0)
+    if INTERLEAVED:
+        columns = 2 * columns
     let_next_start(OVERLAP)
     wait_for_previous(OVERLAP)
 
@@ -66,14 +71,14 @@ def _rotate_and_write_kernel(
     mask = (heads < Q + 2 * K)[:, None] & inside[None, :]
     source = qkv + token * ((Q + 2 * K) * DIM) + heads * DIM
     low = tl.load(source[:, None] + columns[None, :], mask=mask, other=0.0)
-    high = tl.load(source[:, None] + HALF + columns[None, :], mask=mask, other=0.0)
+    high = tl.load(source[:, None] + GAP + columns[None, :], mask=mask, other=0.0)
     slot = tl.load(slot_mapping + token)
     angles = tl.load(positions + token).to(tl.float32) * frequency
     cos, sin = tl.cos(angles)[None, :], tl.sin(angles)[None, :]
 
     is_value = (heads >= Q + K)[:, None]
     value_heads = slot * (K * DIM) + (heads - (Q + K)) * DIM
-    _store_halves(values + value_heads, low, high, columns, mask & is_value, HALF)
+    _store_pairs(values + value_heads, low, high, columns, mask & is_value, GAP)
     x, y = low.to(tl.float32), high.to(tl.float32)
     if NORM:
         q_low, q_high = _head_norm(x, y, q_norm, eps, columns, inside, HALF, dtype)
@@ -82,9 +87,9 @@ def _rotate_and_write_kernel(
         x, y = tl.where(is_query, q_low, k_low), tl.where(is_query, q_high, k_high)
     low, high = (x * cos - y * sin).to(dtype), (y * cos + x * sin).to(dtype)
     query_heads = token * (Q * DIM) + heads * DIM
-    _store_halves(query_out + query_heads, low, high, columns, mask & (heads < Q)[:, None], HALF)
+    _store_pairs(query_out + query_heads, low, high, columns, mask & (heads < Q)[:, None], GAP)
     key_heads = slot * (K * DIM) + (heads - Q) * DIM
-    _store_halves(keys + key_heads, low, high, columns, mask & (heads >= Q)[:, None] & (heads < Q + K)[:, None], HALF)
+    _store_pairs(keys + key_heads, low, high, columns, mask & (heads >= Q)[:, None] & (heads < Q + K)[:, None], GAP)
 
 
 def rotate_and_write(
@@ -99,12 +104,14 @@ def rotate_and_write(
     q_norm: torch.Tensor | None = None,
     k_norm: torch.Tensor | None = None,
     eps: float = 0.0,
+    interleaved: bool = False,
 ) -> None:
     """Rotate queries and keys of qkv [T, (Q + 2 K) * D]; queries go to query_out [T, Q, D], keys and values to slots.
 
     positions [T] int32, inv_freq [D / 2] float32, slot_mapping [T] int64; keys, values [blocks, block_size, K, D]
-    contiguous, written in place. Halves are rotated against each other (Hugging Face's order). q_norm, k_norm [D]:
-    each head is RMS-normalized first (Qwen3). Tokens that share a slot leave any one's bits in it.
+    contiguous, written in place. Halves are rotated against each other (Hugging Face's order), or with `interleaved`
+    neighbours (GPT-J's); frequency 0 leaves a pair as it is. q_norm, k_norm [D]: each head is RMS-normalized first
+    (Qwen3, not with `interleaved`). Tokens that share a slot leave any one's bits in it.
     """
     num_tokens, num_heads, dim = query_out.shape
     kv_heads = keys.shape[2]
@@ -114,6 +121,7 @@ def rotate_and_write(
     assert positions.dtype == torch.int32 and slot_mapping.dtype == torch.int64
     assert qkv.dtype == keys.dtype == values.dtype == query_out.dtype and (q_norm is None) == (k_norm is None)
     assert all(t.is_contiguous() for t in (qkv, keys, values, query_out))
+    assert not (interleaved and q_norm is not None)
     if num_tokens == 0:
         return
     heads = 8 if num_tokens <= 64 else 16
@@ -135,6 +143,7 @@ def rotate_and_write(
         HEADS=heads,
         COLUMNS=columns,
         NORM=q_norm is not None,
+        INTERLEAVED=interleaved,
         num_warps=max(1, columns // 32),  # a thread an angle: with more, each computes several angles' cosines
         **overlap(qkv.device),
     )
@@ -152,13 +161,15 @@ def rotate_and_write_reference(
     q_norm: torch.Tensor | None = None,
     k_norm: torch.Tensor | None = None,
     eps: float = 0.0,
+    interleaved: bool = False,
 ) -> torch.Tensor:
     """Writes keys and values as `rotate_and_write` does and returns the queries, [T, Q, D]."""
     kv_heads, dim = keys.shape[2:]
     query, key, value = qkv.view(len(qkv), -1, dim).split_with_sizes((num_heads, kv_heads, kv_heads), 1)
     if q_norm is not None and k_norm is not None:
         query, key = rms_norm_reference(query, q_norm, eps), rms_norm_reference(key, k_norm, eps)
-    tables = rotary_tables(positions.long(), inv_freq, torch.float32)
-    query, key = (rotate(t.float(), *tables).to(qkv.dtype) for t in (query, key))
+    make_tables, turn = (pair_tables, rotate_pairs) if interleaved else (rotary_tables, rotate)
+    tables = make_tables(positions.long(), inv_freq, torch.float32)
+    query, key = (turn(t.float(), *tables).to(qkv.dtype) for t in (query, key))
     write_kv(key, value.contiguous(), keys, values, slot_mapping)
     return query
