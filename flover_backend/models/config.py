@@ -12,6 +12,14 @@ from typing import Any
 import msgspec
 
 from flover_backend.errors import ConfigError
+from flover_backend.models.config_values import (
+    bos_token_id,
+    dtype_name,
+    eos_token_ids,
+    positive,
+    require_in_vocabulary,
+    require_positive,
+)
 from flover_backend.models.neutral import require_neutral
 
 
@@ -77,9 +85,7 @@ class LlamaConfig(ModelConfig):
             )
         if self.head_dim % 2:
             raise ConfigError(f"head_dim = {self.head_dim}; allowed: an even number")
-        outside = [i for i in self.eos_token_ids if not 0 <= i < self.vocab_size]
-        if outside:
-            raise ConfigError(f"eos_token_id = {outside[0]}; allowed: 0 .. {self.vocab_size - 1} (vocab_size - 1)")
+        require_in_vocabulary(self.eos_token_ids, self.vocab_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,12 @@ class _Json(msgspec.Struct, frozen=True):
     torch_dtype: str | None = None
 
 
+_SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "max_position_embeddings", "num_key_value_heads", "head_dim",
+)  # fmt: skip
+
+
 def parse_llama(architecture: str, config: dict[str, Any], generation: dict[str, Any]) -> LlamaConfig:
     """`LlamaConfig` from the contents of config.json and generation_config.json ({} where there is none).
 
@@ -145,7 +157,7 @@ def parse_llama(architecture: str, config: dict[str, Any], generation: dict[str,
         json = msgspec.convert(config, _Json)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{error}") from None
-    _require_positive(json)
+    require_positive(json, *_SIZES, "rms_norm_eps")
     rope_theta, llama3 = _rope(json)
     return LlamaConfig(
         architecture=architecture,
@@ -165,48 +177,16 @@ def parse_llama(architecture: str, config: dict[str, Any], generation: dict[str,
         mlp_bias=_bias("mlp_bias", json.mlp_bias, dialect.mlp_bias, architecture),
         qk_norm=dialect.qk_norm,
         tie_word_embeddings=json.tie_word_embeddings,
-        bos_token_id=_ids("bos_token_id", json.bos_token_id)[0] if json.bos_token_id is not None else None,
-        eos_token_ids=_eos_token_ids(json.eos_token_id, generation),
-        dtype=_dtype(json),
+        bos_token_id=bos_token_id(json.bos_token_id),
+        eos_token_ids=eos_token_ids(json.eos_token_id, generation),
+        dtype=dtype_name(json.dtype or json.torch_dtype),
     )
-
-
-_HUGE = 2**63
-
-
-def _require_positive(json: _Json) -> None:
-    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    for name in (*names, "max_position_embeddings", "num_key_value_heads", "head_dim", "rms_norm_eps"):
-        value = getattr(json, name)
-        if value is not None and not 0 < value < _HUGE:
-            raise ConfigError(f"{name} = {value}; allowed: a finite number greater than 0")
 
 
 def _bias(key: str, given: bool | None, fixed: bool | None, architecture: str) -> bool:
     if fixed is not None and given is not None and given != fixed:
         raise ConfigError(f"{key} = {str(given).lower()}; allowed with {architecture}: {str(fixed).lower()}, or no key")
     return bool(given) if fixed is None else fixed
-
-
-def _dtype(json: _Json) -> str | None:
-    name = (json.dtype or json.torch_dtype or "").removeprefix("torch.")
-    allowed = ("float32", "float16", "bfloat16")
-    if name and name not in allowed:
-        raise ConfigError(f"dtype = {name!r}; allowed: {', '.join(allowed)}, or no key")
-    return name or None
-
-
-def _ids(key: str, value: Any) -> list[int]:
-    ids = [] if value is None else value if isinstance(value, list) else [value]
-    if any(not isinstance(i, int) or isinstance(i, bool) for i in ids):
-        raise ConfigError(f"{key} = {value!r}; allowed: a token id or a list of token ids")
-    return ids
-
-
-def _eos_token_ids(in_config: int | list[int] | None, generation: dict[str, Any]) -> tuple[int, ...]:
-    """Those of config.json, then further ones of generation_config.json."""
-    ids = _ids("eos_token_id", in_config) + _ids("eos_token_id", generation.get("eos_token_id"))
-    return tuple(dict.fromkeys(ids))
 
 
 _LLAMA3_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
@@ -222,7 +202,7 @@ def _rope(json: _Json) -> tuple[float, Llama3Rope | None]:
             raise ConfigError(f"{key}.{name} = {value!r}; allowed keys: {', '.join(_ROPE_KEYS)}")
     require_neutral({"partial_rotary_factor": rope.get("partial_rotary_factor")}, prefix=f"{key}.")
     theta = rope.get("rope_theta", json.rope_theta)
-    theta = _positive(f"{key}.rope_theta", 10_000.0 if theta is None else theta)
+    theta = positive(f"{key}.rope_theta", 10_000.0 if theta is None else theta)
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "llama3":
         return theta, _llama3(key, rope, json)
@@ -236,13 +216,7 @@ def _rope(json: _Json) -> tuple[float, Llama3Rope | None]:
 def _llama3(key: str, rope: dict[str, Any], json: _Json) -> Llama3Rope:
     original = json.original_max_position_embeddings or json.max_position_embeddings
     given = {"original_max_position_embeddings": original, **rope}
-    factor, low, high, length = (_positive(f"{key}.{name}", given.get(name)) for name in _LLAMA3_KEYS)
+    factor, low, high, length = (positive(f"{key}.{name}", given.get(name)) for name in _LLAMA3_KEYS)
     if not high > low:
         raise ConfigError(f"{key}.high_freq_factor = {high}; allowed: greater than low_freq_factor = {low}")
     return Llama3Rope(factor, low, high, int(length))
-
-
-def _positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _HUGE:
-        raise ConfigError(f"{name} = {value!r}; allowed: a finite number greater than 0")
-    return float(value)

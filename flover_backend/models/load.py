@@ -16,7 +16,12 @@ import torch
 from flover_backend.errors import ConfigError
 from flover_backend.models.batch import Model
 from flover_backend.models.config import DIALECTS, ModelConfig, parse_llama
-from flover_backend.models.llama_weights import EMBEDDING, build_llama
+from flover_backend.models.gptj_config import ARCHITECTURE as GPTJ
+from flover_backend.models.gptj_config import parse_gptj
+from flover_backend.models.gptj_weights import EMBEDDING as GPTJ_EMBEDDING
+from flover_backend.models.gptj_weights import build_gptj
+from flover_backend.models.llama_weights import EMBEDDING as LLAMA_EMBEDDING
+from flover_backend.models.llama_weights import build_llama
 from flover_backend.models.random_weights import RandomWeights, ShapesOnly
 from flover_backend.models.weights import Progress, WeightFiles, Weights
 
@@ -34,8 +39,9 @@ class Architecture(Generic[Config]):
     """Whose dtype is the checkpoint's, where config.json names none."""
 
 
-_LLAMA = Architecture(parse_llama, build_llama, EMBEDDING)
-ARCHITECTURES: dict[str, Architecture[Any]] = dict.fromkeys(DIALECTS, _LLAMA)
+_LLAMA = Architecture(parse_llama, build_llama, LLAMA_EMBEDDING)
+_GPTJ = Architecture(parse_gptj, build_gptj, GPTJ_EMBEDDING)
+ARCHITECTURES: dict[str, Architecture[Any]] = dict.fromkeys(DIALECTS, _LLAMA) | {GPTJ: _GPTJ}
 """`architectures[0]` of config.json -> how to load it."""
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -6,7 +6,8 @@ answer with the wrong numbers in silence. Keys that are not listed are metadata.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from flover_backend.errors import ConfigError
@@ -88,9 +89,14 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Key -> the values that change nothing (null and absence always do)."""
 
 
-def require_neutral(config: dict[str, Any], prefix: str = "") -> None:
-    """Raise `ConfigError` naming the first key that changes the mathematics, its value and what is allowed."""
-    for key, allowed in NEUTRAL.items():
+def require_neutral(
+    config: dict[str, Any], prefix: str = "", own: Mapping[str, tuple[Any, ...]] = MappingProxyType({})
+) -> None:
+    """Raise `ConfigError` naming the first key that changes the mathematics, its value and what is allowed.
+
+    own: keys whose neutral values are others in the caller's architecture, or that it alone has.
+    """
+    for key, allowed in (NEUTRAL | dict(own)).items():
         value = config.get(key)
         if value is not None and not _is_among(value, allowed):
             raise _refusal(prefix + key, value, allowed)

@@ -11,9 +11,14 @@ from flover_backend.models.config import Llama3Rope, LlamaConfig
 
 def inverse_frequencies(config: LlamaConfig) -> torch.Tensor:
     """[head_dim / 2] float32 on the CPU: radians a position of each pair of elements."""
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-    inv_freq = 1.0 / config.rope_theta**exponents
+    inv_freq = plain_frequencies(config.head_dim, config.rope_theta)
     return inv_freq if config.rope_llama3 is None else _scale_llama3(inv_freq, config.rope_llama3)
+
+
+def plain_frequencies(dim: int, theta: float) -> torch.Tensor:
+    """[dim / 2] float32 on the CPU: theta ** (-2 i / dim)."""
+    exponents = torch.arange(0, dim, 2, dtype=torch.float32) / dim
+    return 1.0 / theta**exponents
 
 
 def _scale_llama3(inv_freq: torch.Tensor, rope: Llama3Rope) -> torch.Tensor:

@@ -8,6 +8,7 @@ run's decision was a near tie (margin under 1e-4), and these are counted.
 from __future__ import annotations
 
 import pytest
+import tiny_gptj
 import tiny_llama
 from backbone import Backbone, Traffic, traffics
 from hypothesis import HealthCheck, given, settings
@@ -30,6 +31,11 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 @pytest.fixture(scope="module")
 def trained() -> Backbone:
     return Backbone(tiny_llama.load(path_of("llama-demo")))
+
+
+@pytest.fixture(scope="module")
+def gptj(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return Backbone(tiny_llama.load(tiny_gptj.write(tmp_path_factory.mktemp("gptj"))))
 
 
 def check(backbone: Backbone, reorder: str, depth: int, examples: int, num_requests: tuple[int, ...]) -> None:
@@ -58,12 +64,21 @@ def test_tokens_equal_on_the_trained_model(trained, reorder, depth):
     check(trained, reorder, depth, 2, CROWD)
 
 
-def test_everything_was_seen_and_near_ties_are_rare(backbone, trained):
+@pytest.mark.parametrize(
+    ("reorder", "depth", "examples", "num_requests"),
+    [("none", 1, 12, (2, 5, 8)), ("rows", 0, 12, (2, 5, 8)), ("compact", 1, 3, CROWD)],
+)
+def test_tokens_equal_on_a_gptj(gptj, reorder, depth, examples, num_requests):
+    check(gptj, reorder, depth, examples, num_requests)
+
+
+def test_everything_was_seen_and_near_ties_are_rare(backbone, trained, gptj):
     """Of the runs above: a backbone that meets no preemption or no fork proves nothing about them."""
-    if not backbone.seen or not trained.seen:
+    if not backbone.seen or not trained.seen or not gptj.seen:
         pytest.skip("counts what the tests above did; run the whole file")
     assert all(backbone.seen[name] > 0 for name in HAPPENS), backbone.seen
-    seen = backbone.seen + trained.seen
+    assert all(gptj.seen[name] > 0 for name in HAPPENS), gptj.seen
+    seen = backbone.seen + trained.seen + gptj.seen
     assert seen["near ties"] <= seen["requests"] / 1000, seen
 
 

@@ -7,6 +7,7 @@ dozen iterations made by hand in which everything happens once.
 from __future__ import annotations
 
 import pytest
+import tiny_gptj
 import tiny_llama
 from backbone import Backbone, Traffic, Visit, traffics
 from gpu_engine import HAS_GPU, GpuEngines
@@ -28,6 +29,11 @@ HAPPENS = (
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     path = tiny_llama.write(tmp_path_factory.mktemp("tiny"))
     return _backbone(path)
+
+
+@pytest.fixture(scope="module")
+def gptj(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return _backbone(tiny_gptj.write(tmp_path_factory.mktemp("gptj")))
 
 
 def _backbone(path) -> Backbone:
@@ -74,6 +80,17 @@ def full_traffic() -> Traffic:
 def test_everything_happens_and_tokens_equal_those_of_the_request_alone_on_the_cpu(backbone):
     backbone.check(full_traffic(), "compact", 1)
     assert all(backbone.seen[name] > 0 for name in HAPPENS), backbone.seen
+
+
+def test_tokens_of_a_gptj_equal_those_of_the_request_alone_on_the_cpu(gptj):
+    gptj.check(full_traffic(), "compact", 1)
+    assert gptj.seen["tokens"] > 15 and gptj.seen["mixed iterations"] > 0 and gptj.seen["forks"] > 0, gptj.seen
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("reorder", MODES)
+def test_tokens_of_a_gptj_equal_in_random_traffic(gptj, reorder):
+    check(gptj, reorder, 6, (5, 8, 20))
 
 
 @pytest.mark.gpu

@@ -16,6 +16,7 @@ import pytest
 import torch
 from driven import Driven
 from hf_models import Shape, make, save
+from transformers.models.gptj.modeling_gptj import create_sinusoidal_positions
 
 from flover_backend.models.load import load_model
 from flover_backend.models.rope import inverse_frequencies
@@ -26,6 +27,9 @@ TINY = {"hidden_size": 256, "intermediate_size": 352, "num_hidden_layers": 2, "n
         "num_key_value_heads": 4}  # fmt: skip
 MIDDLE = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 5, "num_attention_heads": 8,
           "num_key_value_heads": 8, "vocab_size": 4099}  # fmt: skip
+GPTJ_TINY = {"n_embd": 256, "n_layer": 2}
+GPTJ_MIDDLE = {"n_embd": 1024, "n_layer": 5, "vocab_size": 4099}
+SIZES = {"tiny": TINY, "middle": MIDDLE, "gptj-tiny": GPTJ_TINY, "gptj-middle": GPTJ_MIDDLE}
 SHAPES = {
     "llama-mha": Shape("Llama", {"head_dim": 64}),
     "llama-gqa": Shape("Llama", {"num_key_value_heads": 2, "head_dim": 80}),
@@ -33,7 +37,13 @@ SHAPES = {
     "qwen2": Shape("Qwen2", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
     "qwen3": Shape("Qwen3", {"num_key_value_heads": 2, "head_dim": 128}),
 }
+GPTJ_SHAPES = {
+    "gptj": Shape("GPTJ", {"n_head": 4, "rotary_dim": 64}),
+    "gptj-partial": Shape("GPTJ", {"n_head": 4, "rotary_dim": 12, "tie_word_embeddings": True}),
+}
 CASES = [
+    *((name, "gptj-tiny", torch.float32) for name in GPTJ_SHAPES),
+    *(("gptj", "gptj-middle", dtype) for dtype in (torch.float32, torch.float16, torch.bfloat16)),
     *((name, "tiny", torch.float32) for name in SHAPES),
     *((name, "middle", torch.float32) for name in ("llama-gqa", "qwen2", "qwen3")),
     *((name, "middle", torch.float16) for name in SHAPES),
@@ -54,10 +64,13 @@ def load(
     name = str(dtype).removeprefix("torch.")
     model = load_model(save(reference, path), name, device.type, lambda stage, fraction: None)
     reference.to(device)
-    exact = inverse_frequencies(model.config).to(device)
+    # NOTE: `.to(dtype)` has rounded these too, which turns far tokens by a wrong angle.
     for module in reference.modules():
         if hasattr(module, "inv_freq"):
-            module.inv_freq = exact  # NOTE: `.to(dtype)` has rounded them too, which turns far tokens by a wrong angle
+            module.inv_freq = inverse_frequencies(model.config).to(device)
+        if hasattr(module, "embed_positions"):
+            exact = create_sinusoidal_positions(module.max_positions, module.pos_embd_dim)
+            module.embed_positions = exact.to(device)
     return reference, model
 
 
@@ -89,7 +102,7 @@ def of_transformers(reference: Any, driven: Driven, device: torch.device) -> tor
 
 @pytest.mark.parametrize(("name", "size", "dtype"), CASES, ids=lambda part: str(part).removeprefix("torch."))
 def test_logits(name: str, size: str, dtype: torch.dtype, tmp_path: Path, device: torch.device) -> None:
-    reference, model = load(SHAPES[name], TINY if size == "tiny" else MIDDLE, dtype, tmp_path, device)
+    reference, model = load((SHAPES | GPTJ_SHAPES)[name], SIZES[size], dtype, tmp_path, device)
     driven = Driven(model, 4, 256, 200)
     mixed_lengths(driven, random_prompts(model.vocab_size, LENGTHS))
     got = torch.cat([torch.stack(driven.logits[row]) for row in driven.prompts])

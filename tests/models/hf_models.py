@@ -22,6 +22,16 @@ BASE: dict[str, Any] = {
     "eos_token_id": 2,
     "pad_token_id": None,
 }
+GPTJ_BASE: dict[str, Any] = {
+    "vocab_size": 307,
+    "n_embd": 64,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": 512,
+    "rotary_dim": 8,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 500_000.0,
@@ -34,10 +44,14 @@ LLAMA3 = {
 
 @dataclass(frozen=True)
 class Shape:
-    """One random model: transformers' class names begin with `family`; `keys` go over `BASE`."""
+    """One random model: transformers' class names begin with `family`; `keys` go over those of `base`."""
 
     family: str
     keys: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def base(self) -> dict[str, Any]:
+        return GPTJ_BASE if self.family == "GPTJ" else BASE
 
 
 SHAPES = {
@@ -53,14 +67,20 @@ SHAPES = {
     "qwen3": Shape("Qwen3", {"head_dim": 32}),
 }
 
+GPTJ_SHAPES = {
+    "gptj": Shape("GPTJ"),
+    "gptj-whole-heads": Shape("GPTJ", {"rotary_dim": 16, "n_inner": 96, "layer_norm_epsilon": 1e-3}),
+    "gptj-tied": Shape("GPTJ", {"tie_word_embeddings": True, "n_head": 2, "rotary_dim": 12}),
+}
+
 
 def make(shape: Shape, dtype: torch.dtype = torch.float32, seed: int = 0, gain: float = 3.0) -> Any:
     """A transformers model with normal weights of standard deviation gain / sqrt(fan in) on the CPU."""
     torch.manual_seed(seed)
-    config = getattr(transformers, f"{shape.family}Config")(**(BASE | shape.keys))
+    config = getattr(transformers, f"{shape.family}Config")(**(shape.base | shape.keys))
     model = getattr(transformers, f"{shape.family}ForCausalLM")(config).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():
-        if "norm" in name:
+        if parameter.ndim == 1 and name.endswith("weight"):
             parameter.copy_(1 + 0.2 * torch.randn_like(parameter))
         elif parameter.ndim == 1:
             parameter.normal_(std=0.3)

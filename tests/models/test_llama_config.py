@@ -204,7 +204,7 @@ def test_sliding_window_in_use(architecture: str, keys: dict[str, Any], accepted
 
 
 def test_supported_architectures() -> None:
-    assert list(ARCHITECTURES) == [f"{family}ForCausalLM" for family in ("Llama", "Mistral", "Qwen2", "Qwen3")]
+    assert list(ARCHITECTURES) == [f"{family}ForCausalLM" for family in ("Llama", "Mistral", "Qwen2", "Qwen3", "GPTJ")]
 
 
 @pytest.mark.parametrize(

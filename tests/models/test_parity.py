@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hf_models import BASE, SHAPES, Shape, make, save
+from hf_models import BASE, GPTJ_SHAPES, SHAPES, Shape, make, save
 from paged import Paged
 
 from flover_backend.models.batch import Model
@@ -19,6 +19,7 @@ TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 0.2, torch.float16: 0.025}
 """Largest difference of one logit from transformers' in the same dtype."""
 NEAR_TIE = 1e-4
 LENGTHS = [40, 75, 2]
+ALL = SHAPES | GPTJ_SHAPES
 
 
 def _load(model: Any, path: Path, dtype: torch.dtype) -> Model:
@@ -48,9 +49,9 @@ def _logits(model: Model, prompts: list[list[int]]) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda d: str(d).removeprefix("torch."))
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", ALL)
 def test_prefill_and_decode_logits(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    reference = make(SHAPES[name], dtype, gain=GAIN[dtype])
+    reference = make(ALL[name], dtype, gain=GAIN[dtype])
     prompts = _prompts(BASE["vocab_size"], LENGTHS)
     got = torch.cat(_logits(_load(reference, tmp_path, dtype), prompts))
     expected = torch.cat([reference(torch.tensor([p])).logits[0].float() for p in prompts])
@@ -61,9 +62,11 @@ def test_prefill_and_decode_logits(name: str, dtype: torch.dtype, tmp_path: Path
         assert (got - exact).square().mean() < 3 * (expected - exact).square().mean()
 
 
-@pytest.mark.parametrize("name", ["llama-gqa", "llama-mqa-tied", "llama-llama3-rope", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    "name", ["llama-gqa", "llama-mqa-tied", "llama-llama3-rope", "mistral", "qwen2", "qwen3", "gptj"]
+)
 def test_200_greedy_tokens(name: str, tmp_path: Path) -> None:
-    reference = make(SHAPES[name], seed=7)
+    reference = make(ALL[name], seed=7)
     model = _load(reference, tmp_path, torch.float32)
     prompts = _prompts(model.vocab_size, [5, 33, 90], seed=3)
     expected = [_generate(reference, prompt) for prompt in prompts]
@@ -106,10 +109,10 @@ def test_auto_dtype_on_the_cpu_is_float32(tmp_path: Path) -> None:
     assert load_model(path, "auto", "cpu", lambda stage, fraction: None).dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["llama-gqa", "llama-mha-untied", "llama-mqa-tied", "mistral"])
+@pytest.mark.parametrize("name", ["llama-gqa", "llama-mha-untied", "llama-mqa-tied", "mistral", "gptj"])
 def test_packing_and_batching_change_at_most_the_rounding(name: str, tmp_path: Path) -> None:
     """Prompts alone and packed, and decode rows alone and beside others (on an AVX-512 machine: equal bit by bit)."""
-    model = _load(make(SHAPES[name]), tmp_path, torch.float32)
+    model = _load(make(ALL[name]), tmp_path, torch.float32)
     prompts = _prompts(model.vocab_size, [31, 64, 9, 200])
     alone, together = Paged(model, 4, 240), Paged(model, 4, 240)
     single = [alone.run([(i, prompt)])[0] for i, prompt in enumerate(prompts)]
