@@ -68,6 +68,7 @@ def test_busy_counts_overlaps_once() -> None:
         ("nvjet_hsh_64x16_64x16_4x1_v_bz_TNT", "products"), ("sm90_xmma_gemm_f16f16", "products"),
         ("_skinny_kernel", "products"), ("decode_kernel", "attention"), ("_prefill_kernel", "attention"),
         ("plan_kernel", "attention"), ("_norm_kernel", "norms"), ("_rotate_and_write_kernel", "rotary, KV write"),
+        ("_parallel_norm_kernel", "norms"), ("_bias_gelu_kernel", "activation"),
         ("_silu_mul_kernel", "activation"), ("_argmax_kernel", "sampling"), ("_choose_kernel", "sampling"),
         ("statistics_kernel", "sampling"), ("_prepare", "row state"),
         ("_advance_kernel", "row state"), ("_move_kernel", "row state"), ("_apply_kernel", "row state"),

@@ -48,7 +48,8 @@ def test_a_burst_is_random_ids_of_the_vocabulary() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "weights_gb", "kv_bytes"), [("13b", 26.03, 819_200), ("8b", 16.06, 131_072), ("qwen2.5-7b", 15.23, 57_344)]
+    ("name", "weights_gb", "kv_bytes"),
+    [("13b", 26.03, 819_200), ("8b", 16.06, 131_072), ("qwen2.5-7b", 15.23, 57_344), ("gptj-6b", 12.10, 458_752)],
 )
 def test_shapes_are_the_published_ones(tmp_path: Path, name: str, weights_gb: float, kv_bytes: int) -> None:
     shape = SHAPES[name]
