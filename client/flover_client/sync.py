@@ -1,0 +1,149 @@
+"""The sync client: a gRPC channel, and a stream of its own for each request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Unpack
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from flover_client.chat import ChatTemplate
+from flover_client.protocol import CHANNEL_OPTIONS, Progress, build_request, is_over
+from flover_client.types import Message, Parameters, Prompt, Response
+
+
+class Stream(Iterator[Response]):
+    """The responses to one request, as they come. Closing it, or dropping it, cancels what is still to come.
+
+    Iterating raises `RequestFailed`. A context manager; `close` may be called from another thread, the iteration
+    then ends.
+    """
+
+    def __init__(self, call: Any, progress: Progress) -> None:
+        self._call = call
+        self._progress = progress
+        self._is_closed = False
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __next__(self) -> Response:
+        while not (self._is_closed or self._progress.is_over):
+            try:
+                message = next(self._call, None)
+            except grpc.RpcError as error:
+                if self._is_closed:
+                    break
+                raise self._progress.break_off(error) from None
+            if message is not None and is_over(message):
+                self._read_to_end()
+            response = self._progress.take(message)
+            if response is not None:
+                return response
+        raise StopIteration
+
+    def _read_to_end(self) -> None:
+        # NOTE: Triton 24.10 keeps a stream for ever, and cannot stop, when it is cancelled just as its last response
+        # is sent; the server ends it by itself at once.
+        with suppress(grpc.RpcError):
+            for _ in self._call:
+                pass
+
+    def close(self) -> None:
+        """Cancel the request if it has not ended; its rows on the server are free at the next iteration."""
+        self._is_closed = True
+        self._call.cancel()
+
+
+class Client:
+    """A server's model. Owns a gRPC channel, which threads may share; a context manager.
+
+    url: host:port of Triton's gRPC endpoint. timeout_s: how long each request may take as a whole, None for no bound.
+    """
+
+    def __init__(self, url: str = "127.0.0.1:8001", model: str = "flover", timeout_s: float | None = None) -> None:
+        self.url = url
+        self.model = model
+        self.timeout_s = timeout_s
+        self._channel = grpc.insecure_channel(url, options=CHANNEL_OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel; requests that still live are cancelled."""
+        self._channel.close()
+
+    def is_ready(self, timeout_s: float = 5) -> bool:
+        """Whether the server is there and has the model."""
+        try:
+            answer = self._stub.ModelReady(service_pb2.ModelReadyRequest(name=self.model), timeout=timeout_s)
+        except grpc.RpcError:
+            return False
+        return bool(answer.ready)
+
+    def generate(
+        self, prompt: Prompt, *, timeout_s: float | None = None, request_id: str = "", **parameters: Unpack[Parameters]
+    ) -> Response:
+        """The whole answer, in one response. Raises `RequestFailed`.
+
+        timeout_s: instead of the client's.
+        """
+        with self._open(prompt, False, timeout_s, request_id, parameters) as stream:
+            return next(stream)
+
+    def stream(
+        self, prompt: Prompt, *, timeout_s: float | None = None, request_id: str = "", **parameters: Unpack[Parameters]
+    ) -> Stream:
+        """Send the request; its responses are an iterator. Texts and token ids of all add up to `generate`'s."""
+        return self._open(prompt, True, timeout_s, request_id, parameters)
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        template: ChatTemplate,
+        *,
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **parameters: Unpack[Parameters],
+    ) -> Response:
+        """`generate` of the conversation as `template` renders it. Raises `TemplateError` too."""
+        prompt = template.render(messages)
+        return self.generate(prompt, timeout_s=timeout_s, request_id=request_id, **parameters)
+
+    def chat_stream(
+        self,
+        messages: Sequence[Message],
+        template: ChatTemplate,
+        *,
+        timeout_s: float | None = None,
+        request_id: str = "",
+        **parameters: Unpack[Parameters],
+    ) -> Stream:
+        """`stream` of the conversation as `template` renders it. Raises `TemplateError` too."""
+        prompt = template.render(messages)
+        return self.stream(prompt, timeout_s=timeout_s, request_id=request_id, **parameters)
+
+    def _open(
+        self, prompt: Prompt, stream: bool, timeout_s: float | None, request_id: str, parameters: Parameters
+    ) -> Stream:
+        request = build_request(self.model, prompt, stream=stream, request_id=request_id, parameters=parameters)
+        timeout_s = self.timeout_s if timeout_s is None else timeout_s
+        # NOTE: the one request ends the sending side at once, so the server ends the stream with the answer; one that
+        # stays open would keep the server from stopping.
+        call = self._stub.ModelStreamInfer(iter([request]), timeout=timeout_s)
+        return Stream(call, Progress(self.url, timeout_s))

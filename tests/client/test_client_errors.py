@@ -1,0 +1,113 @@
+"""A live server's errors as exceptions, with its text and code; a server that is not there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from live_metrics import wait_idle, wait_running
+from live_server import LiveServer, free_ports
+
+from flover_client import (
+    AsyncClient,
+    Client,
+    ConnectionFailed,
+    InvalidArgument,
+    NotFound,
+    RequestFailed,
+    Unavailable,
+)
+
+ERRORS: dict[str, tuple[Any, dict[str, Any], type[RequestFailed], str, str]] = {
+    "value": ("x", {"max_tokens": 0}, InvalidArgument, "INVALID_ARG", "max_tokens: got 0"),
+    "name": ("x", {"temprature": 1}, InvalidArgument, "INVALID_ARG", "unknown name 'temprature'"),
+    "beam": ("x", {"beam_width": 2}, InvalidArgument, "INVALID_ARG", "beam_width: beam search is not supported"),
+    "stop": ("x", {"stop": [""]}, InvalidArgument, "INVALID_ARG", "stop: got"),
+    "empty text": ("", {}, InvalidArgument, "INVALID_ARG", "text_input: the prompt is empty"),
+    "no ids": ([], {}, InvalidArgument, "INVALID_ARG", "input_ids: "),
+    "id": ([99_999], {}, InvalidArgument, "INVALID_ARG", "input_ids: token id 99999"),
+    "length": ([5] * 5000, {}, InvalidArgument, "INVALID_ARG", "input_ids: 5000 prompt tokens"),
+    "rows": ("x", {"n": 9}, InvalidArgument, "INVALID_ARG", "n: got 9"),
+    "nan": ("x", {"temperature": float("nan")}, InvalidArgument, "INVALID_ARG", "temperature: got nan"),
+}
+
+
+@pytest.mark.parametrize(("prompt", "parameters", "kind", "code", "said"), ERRORS.values(), ids=ERRORS)
+def test_refused(
+    server: LiveServer, client: Client, prompt: Any, parameters: Any, kind: type[RequestFailed], code: str, said: str
+) -> None:
+    async def refused() -> None:
+        async with AsyncClient(server.grpc_url) as other:
+            await other.generate(prompt, **parameters)
+
+    for call in (
+        lambda: client.generate(prompt, **parameters),
+        lambda: list(client.stream(prompt, **parameters)),
+        lambda: asyncio.run(refused()),
+    ):
+        with pytest.raises(kind) as caught:
+            call()
+        assert caught.value.code == code
+        assert str(caught.value).startswith(said)
+    assert client.generate([5], max_tokens=2, ignore_eos=True).finish_reason == "length"
+
+
+def test_an_iterator_that_raised_has_ended(client: Client) -> None:
+    stream = client.stream("")
+    with pytest.raises(InvalidArgument):
+        next(stream)
+    assert list(stream) == []
+
+
+@pytest.mark.parametrize("ids", [[2**31], [1.5], [-(2**31) - 1]])
+def test_ids_that_are_none(client: Client, ids: Any) -> None:
+    with pytest.raises(ValueError, match="prompt: token ids are 32-bit integers"):
+        client.generate(ids)
+
+
+def test_a_model_that_is_not_there(server: LiveServer) -> None:
+    with Client(server.grpc_url, "nope") as client:
+        assert not client.is_ready()
+        with pytest.raises(NotFound, match="'nope' is not found") as caught:
+            client.generate("x")
+        assert caught.value.code == "NOT_FOUND"
+
+
+def test_full_rows_and_a_full_queue(server: LiveServer, client: Client) -> None:
+    wait_idle(server)
+    streams = [client.stream([5], max_tokens=1900, ignore_eos=True) for _ in range(8)]
+    for stream in streams:
+        next(stream)
+    with pytest.raises(Unavailable, match="deadline_ms passed before the first token") as caught:
+        client.generate([5], deadline_ms=50)
+    assert caught.value.code == "UNAVAILABLE"
+    streams += [client.stream([5], max_tokens=1900, ignore_eos=True) for _ in range(16)]
+    wait_running(server, 8, waiting=16)
+    with pytest.raises(Unavailable, match="the queue is full: 16 requests") as caught:
+        client.generate([5])
+    assert caught.value.code == "UNAVAILABLE"
+    for stream in streams:
+        stream.close()
+    wait_idle(server)
+
+
+def test_no_server() -> None:
+    (port,) = free_ports(1)
+    url = f"127.0.0.1:{port}"
+
+    async def nobody() -> None:
+        async with AsyncClient(url) as client:
+            assert not await client.is_ready()
+            await client.generate("x")
+
+    def nobody_sync() -> None:
+        with Client(url) as client:
+            assert not client.is_ready()
+            client.generate("x")
+
+    for call in (nobody_sync, lambda: asyncio.run(nobody())):
+        with pytest.raises(ConnectionFailed, match=f"no server answers at {url}") as caught:
+            call()
+        assert caught.value.code == "UNAVAILABLE"
+        assert isinstance(caught.value, ConnectionError)

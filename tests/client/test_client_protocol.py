@@ -1,0 +1,149 @@
+"""Servers that behave otherwise than ours does today, played by a bare gRPC server; and texts to codes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from flover_client import AsyncClient, Client, ConnectionFailed, Internal, InvalidArgument, RequestFailed, Response
+from flover_client.errors import error_of_text
+
+BACKEND = Path(__file__).resolve().parents[2] / "flover_backend"
+
+
+def content(text: str, *, final: bool = False) -> Any:
+    """A response of one sequence and one token."""
+    response = service_pb2.ModelInferResponse(model_name="flover")
+    raw = text.encode()
+    values = {
+        "text_output": ("BYTES", len(raw).to_bytes(4, "little") + raw),
+        "output_ids": ("INT32", (7).to_bytes(4, "little")),
+        "finish_reason": ("BYTES", b"\x04\0\0\0None"),
+        "num_input_tokens": ("UINT32", (3).to_bytes(4, "little")),
+        "num_output_tokens": ("UINT32", (1).to_bytes(4, "little")),
+    }
+    for name, (datatype, value) in values.items():
+        response.outputs.add(name=name, datatype=datatype, shape=[1])
+        response.raw_output_contents.append(value)
+    response.parameters["triton_final_response"].bool_param = final
+    return service_pb2.ModelStreamInferResponse(infer_response=response)
+
+
+def empty_final() -> Any:
+    message = service_pb2.ModelStreamInferResponse()
+    message.infer_response.parameters["triton_final_response"].bool_param = True
+    return message
+
+
+class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.messages: Iterable[Any] = ()
+        self.status: tuple[grpc.StatusCode, str] | None = None
+
+    def ModelStreamInfer(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        assert len(list(requests)) == 1  # and the client's side is closed
+        yield from self.messages
+        if self.status is not None:
+            context.abort(*self.status)
+
+
+@pytest.fixture
+def played() -> Iterator[tuple[str, Servicer]]:
+    servicer = Servicer()
+    with ThreadPoolExecutor(2) as pool:
+        server = grpc.server(pool)
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield f"127.0.0.1:{port}", servicer
+        server.stop(None).wait()
+
+
+def read_sync(url: str) -> list[Response]:
+    with Client(url) as client:
+        return list(client.stream("x"))
+
+
+def read_async(url: str) -> list[Response]:
+    async def read() -> list[Response]:
+        async with AsyncClient(url) as client:
+            return [response async for response in client.stream("x")]
+
+    return asyncio.run(read())
+
+
+BOTH = pytest.mark.parametrize("read", [read_sync, read_async])
+
+
+@BOTH
+def test_a_final_response_of_its_own(played: tuple[str, Servicer], read: Any) -> None:
+    url, servicer = played
+    servicer.messages = [content("a"), content("b"), empty_final()]
+    assert [response.text for response in read(url)] == ["a", "b"]
+
+
+@BOTH
+@pytest.mark.parametrize("messages", [[], [content("a")], [empty_final()]], ids=["nothing", "a part", "an empty final"])
+def test_a_stream_that_ends_early(played: tuple[str, Servicer], read: Any, messages: list[Any]) -> None:
+    url, servicer = played
+    servicer.messages = messages
+    with pytest.raises(RequestFailed, match="before the answer was complete"):
+        read(url)
+
+
+@BOTH
+def test_a_generate_without_an_answer(played: tuple[str, Servicer], read: Any) -> None:
+    url, servicer = played
+    servicer.messages = [empty_final()]
+    with Client(url) as client, pytest.raises(RequestFailed, match="before the answer was complete"):
+        client.generate("x")
+
+
+@BOTH
+def test_a_connection_that_breaks(played: tuple[str, Servicer], read: Any) -> None:
+    url, servicer = played
+    servicer.messages, servicer.status = [content("a")], (grpc.StatusCode.UNAVAILABLE, "Socket closed")
+    with pytest.raises(ConnectionFailed, match=f"the connection to {url} broke .Socket closed"):
+        read(url)
+
+
+@BOTH
+def test_an_error_as_a_status(played: tuple[str, Servicer], read: Any) -> None:
+    url, servicer = played
+    servicer.status = (grpc.StatusCode.INVALID_ARGUMENT, "max_tokens: got 0")
+    with pytest.raises(InvalidArgument, match="max_tokens: got 0") as caught:
+        read(url)
+    assert caught.value.code == "INVALID_ARG"
+    servicer.status = (grpc.StatusCode.INTERNAL, "it broke")
+    with pytest.raises(Internal, match="it broke"):
+        read(url)
+
+
+PHRASES = {
+    "the queue is full": "UNAVAILABLE",
+    "the server is draining": "UNAVAILABLE",
+    "the server shut down": "UNAVAILABLE",
+    "the model is being unloaded": "UNAVAILABLE",
+    "cancelled by the client": "CANCELLED",
+    "the engine has failed": "INTERNAL",
+    "the response could not be sent": "INTERNAL",
+    "unknown name ": "INVALID_ARG",
+}
+
+
+@pytest.mark.parametrize(("phrase", "code"), PHRASES.items())
+def test_a_text_of_the_backend_has_its_code(phrase: str, code: str) -> None:
+    assert any(f'"{phrase}' in path.read_text() for path in BACKEND.rglob("*.py")), "the backend says it otherwise now"
+    assert error_of_text(f"{phrase} and so on").code == code
+
+
+def test_a_text_that_nobody_knows() -> None:
+    error = error_of_text("something else happened")
+    assert (type(error), error.code, str(error)) == (RequestFailed, "UNKNOWN", "something else happened")
