@@ -35,7 +35,9 @@ class Admission:
         if self._failure is not None:
             raise EngineFailed(f"the engine has failed: {self._failure}; reload the model or restart the server")
         with self._lock:
-            waiting = status.num_waiting_requests + self._num_preparing
+            # NOTE: a status comes only when the queue becomes full or has room again: the count in one that accepts is
+            # that of its moment, and would be held against requests for ever. The engine counts exactly.
+            waiting = self._num_preparing + (0 if status.accepting else status.num_waiting_requests)
             if status.draining:
                 raise Draining(f"the server is draining and takes no new requests; {waiting} requests wait")
             if not status.accepting or waiting >= self._info.max_queued_requests:
