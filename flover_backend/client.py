@@ -56,22 +56,25 @@ class FloverClient:
         `parameters` are keys of sampling_parameters. Ending the iteration early cancels the request.
         """
         responses = self._client.stream_infer(self._requests(prompt, stream, parameters))
-        is_over = False
+        is_over, refusal = False, None
         try:
+            # NOTE: to the stream's end, which the server brings at once: one that is cancelled just after its last
+            # response is kept by Triton 24.10, which then cannot stop before its --exit-timeout-secs.
             async for result, error in responses:
                 if error is not None:
-                    raise RequestFailed(error.message())
+                    is_over, refusal = True, RequestFailed(error.message())
+                    continue
                 response = result.get_response()
                 is_over = response.parameters["triton_final_response"].bool_param
                 if response.outputs:
                     yield _delta(result)
-                if is_over:
-                    break
         except (grpc.aio.AioRpcError, InferenceServerException) as error:
             raise RequestFailed(self._explain(error)) from None
         finally:
             if not is_over:
                 responses.cancel()
+        if refusal is not None:
+            raise refusal
 
     async def _requests(self, prompt: str, stream: bool, parameters: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         inputs = [
