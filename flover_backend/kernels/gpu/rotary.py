@@ -29,9 +29,34 @@ def _head_norm(low, high, weight, eps, columns, mask, HALF: tl.constexpr, dtype:
 
 
 @triton.jit
-def _store_pairs(base, low, high, columns, mask, GAP: tl.constexpr):
-    tl.store(base[:, None] + columns[None, :], low, mask=mask)
-    tl.store(base[:, None] + GAP + columns[None, :], high, mask=mask)
+def _load_pairs(base, heads_inside, HALF: tl.constexpr, COLUMNS: tl.constexpr, INTERLEAVED: tl.constexpr):
+    """[heads, COLUMNS] twice: the elements that are rotated against each other."""
+    columns = tl.arange(0, COLUMNS)
+    if INTERLEAVED:
+        # Whole heads, then taken apart: a load of every second element would not be one of neighbouring threads.
+        both = tl.arange(0, 2 * COLUMNS)
+        mask = heads_inside[:, None] & (both < 2 * HALF)[None, :]
+        pairs = tl.load(base[:, None] + both[None, :], mask=mask, other=0.0)
+        low, high = tl.split(tl.reshape(pairs, (pairs.shape[0], COLUMNS, 2)))
+    else:
+        mask = heads_inside[:, None] & (columns < HALF)[None, :]
+        low = tl.load(base[:, None] + columns[None, :], mask=mask, other=0.0)
+        high = tl.load(base[:, None] + HALF + columns[None, :], mask=mask, other=0.0)
+    return low, high
+
+
+@triton.jit
+def _store_pairs(base, low, high, heads_inside, HALF: tl.constexpr, COLUMNS: tl.constexpr, INTERLEAVED: tl.constexpr):
+    columns = tl.arange(0, COLUMNS)
+    if INTERLEAVED:
+        both = tl.arange(0, 2 * COLUMNS)
+        mask = heads_inside[:, None] & (both < 2 * HALF)[None, :]
+        pairs = tl.reshape(tl.join(low, high), (low.shape[0], 2 * COLUMNS))
+        tl.store(base[:, None] + both[None, :], pairs, mask=mask)
+    else:
+        mask = heads_inside[:, None] & (columns < HALF)[None, :]
+        tl.store(base[:, None] + columns[None, :], low, mask=mask)
+        tl.store(base[:, None] + HALF + columns[None, :], high, mask=mask)
 
 
 @triton.jit
@@ -57,28 +82,23 @@ def _rotate_and_write_kernel(
 ):
     dtype = query_out.dtype.element_ty
     DIM: tl.constexpr = 2 * HALF
-    GAP: tl.constexpr = 1 if INTERLEAVED else HALF
     columns = tl.arange(0, COLUMNS)
     inside = columns < HALF
     heads = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
     frequency = tl.load(inv_freq + columns, mask=inside, other=0.0)
-    if INTERLEAVED:
-        columns = 2 * columns
     let_next_start(OVERLAP)
     wait_for_previous(OVERLAP)
 
     token = tl.program_id(0).to(tl.int64)
-    mask = (heads < Q + 2 * K)[:, None] & inside[None, :]
     source = qkv + token * ((Q + 2 * K) * DIM) + heads * DIM
-    low = tl.load(source[:, None] + columns[None, :], mask=mask, other=0.0)
-    high = tl.load(source[:, None] + GAP + columns[None, :], mask=mask, other=0.0)
+    low, high = _load_pairs(source, heads < Q + 2 * K, HALF, COLUMNS, INTERLEAVED)
     slot = tl.load(slot_mapping + token)
     angles = tl.load(positions + token).to(tl.float32) * frequency
     cos, sin = tl.cos(angles)[None, :], tl.sin(angles)[None, :]
 
-    is_value = (heads >= Q + K)[:, None]
+    is_value = (heads >= Q + K) & (heads < Q + 2 * K)
     value_heads = slot * (K * DIM) + (heads - (Q + K)) * DIM
-    _store_pairs(values + value_heads, low, high, columns, mask & is_value, GAP)
+    _store_pairs(values + value_heads, low, high, is_value, HALF, COLUMNS, INTERLEAVED)
     x, y = low.to(tl.float32), high.to(tl.float32)
     if NORM:
         q_low, q_high = _head_norm(x, y, q_norm, eps, columns, inside, HALF, dtype)
@@ -87,9 +107,10 @@ def _rotate_and_write_kernel(
         x, y = tl.where(is_query, q_low, k_low), tl.where(is_query, q_high, k_high)
     low, high = (x * cos - y * sin).to(dtype), (y * cos + x * sin).to(dtype)
     query_heads = token * (Q * DIM) + heads * DIM
-    _store_pairs(query_out + query_heads, low, high, columns, mask & (heads < Q)[:, None], GAP)
+    _store_pairs(query_out + query_heads, low, high, heads < Q, HALF, COLUMNS, INTERLEAVED)
     key_heads = slot * (K * DIM) + (heads - Q) * DIM
-    _store_pairs(keys + key_heads, low, high, columns, mask & (heads >= Q)[:, None] & (heads < Q + K)[:, None], GAP)
+    is_key = (heads >= Q) & (heads < Q + K)
+    _store_pairs(keys + key_heads, low, high, is_key, HALF, COLUMNS, INTERLEAVED)
 
 
 def rotate_and_write(
