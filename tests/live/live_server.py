@@ -24,6 +24,7 @@ SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 TRITON = SITE_PACKAGES / "pytriton" / "tritonserver"
 START_TIMEOUT_S = 90
 STOP_TIMEOUT_S = 40
+EXPLICIT = ("--model-control-mode=explicit", "--load-model=flover")
 
 
 def free_ports(count: int) -> list[int]:
@@ -145,7 +146,8 @@ StartServer = Callable[..., LiveServer]
 def live_servers(make_folder: Callable[[str], Path]) -> Iterator[StartServer]:
     """start_server(model_json, instances=1, arguments=(), config_text="") -> a server; stopped at the end at last.
 
-    `config_text` replaces the shipped config.pbtxt. `make_folder(name)`: a new folder for files of theirs.
+    `config_text` replaces the shipped config.pbtxt, `control` the arguments that say which models are loaded.
+    `prepare(models)` changes the repository before the start. `make_folder(name)`: a new folder for files of theirs.
     """
     shared = make_folder("triton")
     backend = shared / "backends" / "python"
@@ -168,16 +170,18 @@ def live_servers(make_folder: Callable[[str], Path]) -> Iterator[StartServer]:
         instances: int = 1,
         arguments: tuple[str, ...] = (),
         config_text: str = "",
+        control: tuple[str, ...] = EXPLICIT,
+        prepare: Callable[[Path], object] = lambda models: None,
     ) -> LiveServer:
         folder = make_folder("server")
         copy_repository(folder / "models", model_json or {}, instances)
         if config_text:
             (folder / "models" / "flover" / "config.pbtxt").write_text(config_text)
+        prepare(folder / "models")
         common = (
             f"--model-repository={folder / 'models'}",
             f"--backend-directory={shared / 'backends'}",
-            "--model-control-mode=explicit",
-            "--load-model=flover",
+            *control,
             "--allow-gpu-metrics=false",
             "--pinned-memory-pool-byte-size=0",
         )
