@@ -58,25 +58,27 @@ CLASSES: dict[str, type[RequestFailed]] = {
     "INTERNAL": Internal,
 }
 
-# In this order: the first that matches a text's beginning is its code.
-TEXTS = (
-    (
-        "UNAVAILABLE",
-        r"the queue is full|the server is draining|the server shut down|the model is being unloaded"
-        r"|deadline_ms passed|Request for unknown model: '.*' (has no available versions|is not ready)",
-    ),
-    ("NOT_FOUND", r"Request for unknown model"),
-    ("CANCELLED", r"cancelled by the client"),
-    ("INTERNAL", r"the engine |the response could not be sent|internal error|Failed to process the request"),
-    ("INVALID_ARG", r"\w+: |unknown name |both text_input and|neither text_input nor"),
+CODE_AT_END = re.compile(r" \[([A-Z_]+)\]$")
+"""flover-backend ends the text of each of its errors with the code."""
+
+# What Triton itself refuses has no code in its text. In this order: the first that is found is its code.
+TRITONS_TEXTS = (
+    ("UNAVAILABLE", r"^Request for unknown model: '.*' (has no available versions|.*is not (at )?ready)"),
+    ("NOT_FOUND", r"^Request for unknown model"),
+    ("INTERNAL", r"^Failed to process the request|^Stub process"),
+    ("INVALID_ARG", r"unexpected (shape for|inference) input|inference input '|version should be an integral value"),
 )
 
 
 def error_of_text(text: str) -> RequestFailed:
-    """The exception for an error that came as a response.
+    """The exception for an error that came as a response: on a gRPC stream Triton sends an error's text alone.
 
-    The code is read off the text: on a gRPC stream Triton sends an error's text alone, and the header that asks for
-    its code too crashes Triton 24.10 (docs/interface.md). A text that is not known gets the code UNKNOWN.
+    The code is the one at the text's end, where the backend writes it; of an error of Triton's own it is read off the
+    text. A text that is not known gets the code UNKNOWN.
     """
-    code = next((code for code, pattern in TEXTS if re.match(pattern, text)), "UNKNOWN")
+    at_end = CODE_AT_END.search(text)
+    if at_end:
+        code = at_end[1]
+    else:
+        code = next((code for code, pattern in TRITONS_TEXTS if re.search(pattern, text)), "UNKNOWN")
     return CLASSES.get(code, RequestFailed)(text, code)

@@ -31,6 +31,7 @@ PARAMETER_TENSORS = ("max_tokens", "min_tokens", "top_k", "temperature", "top_p"
 """Parameters that may come as input tensors of their own."""
 _TENSOR_ONLY = tuple(spec.name for spec in INPUTS if spec.name not in PARAMETER_TENSORS)
 BEAM_KEYS = ("use_beam_search", "beam_width", "beam_search", "num_beams", "length_penalty", "early_stopping")
+LORA_KEYS = ("lora_name", "lora_task_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,11 @@ class ParameterTable:
     def _known(self, name: str, given: Given) -> Iterable[tuple[str, Given]]:
         if name in BEAM_KEYS:
             raise InvalidRequest(f"{name}: beam search is not supported; leave it out (n samples several sequences)")
+        if name in LORA_KEYS:
+            raise InvalidRequest(
+                f"unknown name {shown(name)} as {given.source}: LoRA adapters are not served; leave it out, or "
+                "merge the adapter into the weights"
+            )
         if name in _TENSOR_ONLY:
             raise InvalidRequest(f"{name}: given as {given.source}; it is an input tensor only")
         if name not in self.rules:

@@ -105,9 +105,14 @@ class Responder:
         self._send(self._pb.InferenceResponse(output_tensors=tensors), final=final)
 
     def fail(self, error: FloverError) -> None:
-        """Send an error response with FINAL."""
+        """Send an error response with FINAL.
+
+        The text ends in the code: Triton sends the text of a gRPC stream's error alone, and the same HTTP status for
+        several codes.
+        """
         code = getattr(self._pb.TritonError, error.code, self._pb.TritonError.INTERNAL)
-        response = self._pb.InferenceResponse(output_tensors=[], error=self._pb.TritonError(str(error), code))
+        text = f"{error} [{error.code}]"
+        response = self._pb.InferenceResponse(output_tensors=[], error=self._pb.TritonError(text, code))
         self._send(response, final=True)
 
     def _send(self, response: Any, *, final: bool) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import grpc
 import pytest
 from live_metrics import wait_idle, wait_running
 from live_server import LiveServer, free_ports
+from tritonclient.grpc import service_pb2_grpc
 
 from flover_client import (
     AsyncClient,
@@ -18,6 +20,7 @@ from flover_client import (
     RequestFailed,
     Unavailable,
 )
+from flover_client.protocol import build_request, parse_response
 
 ERRORS: dict[str, tuple[Any, dict[str, Any], type[RequestFailed], str, str]] = {
     "value": ("x", {"max_tokens": 0}, InvalidArgument, "INVALID_ARG", "max_tokens: got 0"),
@@ -111,3 +114,24 @@ def test_no_server() -> None:
             call()
         assert caught.value.code == "UNAVAILABLE"
         assert isinstance(caught.value, ConnectionError)
+
+
+TENSORS: dict[str, tuple[str, str, list[int], bytes]] = {
+    "type": ("max_tokens", "INT64", [1], bytes(8)),
+    "shape": ("max_tokens", "INT32", [2], bytes(8)),
+    "name": ("surplus", "INT32", [1], bytes(4)),
+}
+
+
+@pytest.mark.parametrize(("name", "datatype", "shape", "raw"), TENSORS.values(), ids=TENSORS)
+def test_a_tensor_that_triton_refuses(
+    server: LiveServer, name: str, datatype: str, shape: list[int], raw: bytes
+) -> None:
+    """No client of this package sends such a one; the text of this Triton still has its code."""
+    request = build_request("flover", [5], stream=False, request_id="7", parameters={})
+    request.inputs.add(name=name, datatype=datatype, shape=shape)
+    request.raw_input_contents.append(raw)
+    with grpc.insecure_channel(server.grpc_url) as channel:
+        messages = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([request]))
+        with pytest.raises(InvalidArgument, match=name):
+            parse_response(next(messages))

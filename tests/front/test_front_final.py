@@ -153,7 +153,7 @@ def test_ended_by_the_engine(host: FrontHost, code: str, reason: str, stream: bo
     host.service.on_ended(request.key, code, "why it ended", reason)
     error = sender.error()
     assert error.code == getattr(TritonError, code)
-    assert str(error) == "why it ended"
+    assert str(error) == f"why it ended [{code}]"
 
 
 def test_tokens_before_an_error_go_out_first(host: FrontHost) -> None:
