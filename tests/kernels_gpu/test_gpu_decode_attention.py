@@ -114,16 +114,15 @@ def test_pieces_cover_every_sequence_once(device: torch.device) -> None:
             assert len(pieces) > 4, "a long sequence alone is spread over the chip"
 
 
-@pytest.mark.parametrize(("heads", "kv_heads"), [(40, 40), (32, 8)])
-@pytest.mark.parametrize("dtype", ["fp16"])
-def test_compiles_for_hopper(heads: int, kv_heads: int, dtype: str) -> None:
-    config = choose_config(heads, kv_heads, 128, torch.float16)
-    pointers = dict.fromkeys(("query", "keys", "values", "out"), f"*{dtype}:16")
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(40, 40, 128), (32, 8, 128), (16, 16, 256)])
+def test_compiles_for_hopper(heads: int, kv_heads: int, dim: int) -> None:
+    config = choose_config(heads, kv_heads, dim, torch.float16)
+    pointers = dict.fromkeys(("query", "keys", "values", "out"), "*fp16:16")
     pointers |= dict.fromkeys(("block_table", "pieces", "counters"), "*i32:16")
     pointers |= dict.fromkeys(("partial_results", "partial_weights"), "*fp32:16")
     signature = pointers | {"scale": "fp32", "query_stride": "i32:16", "table_stride": "i32:16"}
     constants = {
-        "KV_HEADS": kv_heads, "GROUP": heads // kv_heads, "HEAD_DIM": 128, "DIM": 128, "BLOCK_SIZE": 16,
+        "KV_HEADS": kv_heads, "GROUP": heads // kv_heads, "HEAD_DIM": dim, "DIM": dim, "BLOCK_SIZE": 16,
         "HEADS": config.heads, "TILE": config.tile, "STAGES": config.stages, "OUT_HEADS": heads // kv_heads, "PARTS": 8,
         "OVERLAP": True,
     }  # fmt: skip

@@ -58,8 +58,10 @@ def choose_config(
     heads = max(16, triton.next_power_of_2(num_heads // num_kv_heads))
     row_bytes = max(16, triton.next_power_of_2(head_dim)) * dtype.itemsize
     tile = max(16, min(32, (8 << 10) // row_bytes))
-    if heads * head_dim > 2048 or row_bytes > 256:
+    if heads * head_dim > 4096 or row_bytes > 512:
         return DecodeConfig(heads, tile, 3, 4, 3, 4, 2)
+    if heads * head_dim > 2048 or row_bytes > 256:
+        return DecodeConfig(heads, tile, 3, 2, 4, 4, 2)
     if num_heads > num_kv_heads and num_tokens >= _MANY_TOKENS:
         return DecodeConfig(heads, tile, 2, 1, 10, 3, 2)
     return DecodeConfig(heads, tile, 3, 1, 6, 4, 2)
