@@ -11,6 +11,7 @@ from flover_backend.bench_engine.figures import Bar, Spread
 DECODE = {
     "13b": {rows: Bar(1.08 if rows <= 32 else 1.10, "S") for rows in (1, 8, 32, 64, 128, 256)},
     "8b": {rows: Bar(1.12, "S") for rows in (1, 8, 32, 64, 128, 256)},
+    "gptj-6b": {rows: Bar(1.12, "S") for rows in (1, 8, 32, 64, 128, 256)},
 }
 """Time of a decode iteration over S, by model and rows. S: the products in one graph, and live KV over bandwidth."""
 ARRIVALS = {"poisson 20 ms": Bar(4.70, "s"), "poisson 100 ms": Bar(4.50, "s"), "64 at once": Bar(4.6, "s")}
