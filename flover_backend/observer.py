@@ -11,7 +11,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from flover_backend.channel import (
     Drain,
@@ -33,6 +33,9 @@ from flover_backend.channel import (
 )
 from flover_backend.errors import EngineFailed
 from flover_backend.runtime_dir import Description, EngineFiles, described_engines
+
+if TYPE_CHECKING:
+    from typing import Self
 
 RECEIVE_BYTES = 1 << 18
 ANSWER_TIMEOUT_S = 30.0

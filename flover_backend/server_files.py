@@ -20,7 +20,7 @@ from flover_backend.errors import ConfigError
 from flover_backend.front.tensors import config_pbtxt
 from flover_backend.libpython import LibpythonError, find_libpython
 
-MODEL_PY = Path(__file__).resolve().parent.parent / "model_repository" / "flover" / "1" / "model.py"
+MODEL_PY = Path(__file__).resolve().parent / "front" / "model.py"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ The only module that imports `triton_python_backend_utils`, which exists in a st
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class TritonPythonModel:
             self._watch.start()
             self._service = _load(args, server_pid())
         except FloverError as error:
+            if "\n" in str(error):  # a config to paste; Triton's log escapes the ends of its lines
+                print(error, file=sys.stderr, flush=True)
             raise pb_utils.TritonModelException(str(error)) from None
 
     def execute(self, requests: list[Any]) -> None:

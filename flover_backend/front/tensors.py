@@ -76,11 +76,11 @@ def complete(config: Any) -> Any:
     return config
 
 
-def config_pbtxt(name: str = "flover", instances: int = 1) -> str:
-    """The full text of config.pbtxt, as it is shipped."""
+def config_pbtxt(name: str = "flover", instances: int = 1, backend: str = "python") -> str:
+    """The full text of config.pbtxt: as it is shipped, or with the python-based backend `flover`."""
     parts = [
         f'name: "{name}"',
-        'backend: "python"',
+        f'backend: "{backend}"',
         f"max_batch_size: {MAX_BATCH_SIZE}",
         "model_transaction_policy { decoupled: true }",
         f"instance_group [ {{ kind: KIND_MODEL, count: {instances} }} ]",
@@ -110,12 +110,18 @@ def check_model_config(config: Mapping[str, Any]) -> None:
     if faults:
         raise ConfigError(
             f"config.pbtxt: {'; '.join(faults)}. This server runs with auto-completion off, or its config.pbtxt is of "
-            f"another version; paste this:\n{config_pbtxt(config.get('name', 'flover'))}"
+            f"another version; paste this:\n{_config_to_paste(config)}"
         )
     if not config.get("model_transaction_policy", {}).get("decoupled", False):
         raise ConfigError("config.pbtxt: model_transaction_policy.decoupled is false; it must be true")
     if config.get("max_batch_size", 0) != MAX_BATCH_SIZE:
         raise ConfigError(f"config.pbtxt: max_batch_size is {config['max_batch_size']}; it must be {MAX_BATCH_SIZE}")
+
+
+def _config_to_paste(config: Mapping[str, Any]) -> str:
+    """The full config.pbtxt for this model: its name, its backend, as many instances as it has."""
+    instances = sum(int(group.get("count", 1)) for group in config.get("instance_group", []))
+    return config_pbtxt(config.get("name", "flover"), max(instances, 1), config.get("backend") or "python")
 
 
 def _tensor_faults(kind: str, specs: tuple[TensorSpec, ...], config: Mapping[str, Any]) -> list[str]:

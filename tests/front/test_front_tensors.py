@@ -26,6 +26,11 @@ def test_the_shipped_config_is_made_from_the_table() -> None:
     assert (ROOT / "model_repository" / "flover" / "config.pbtxt").read_text() == config_pbtxt()
 
 
+def test_the_shipped_model_py_is_the_packages() -> None:
+    shipped = ROOT / "model_repository" / "flover" / "1" / "model.py"
+    assert shipped.read_text() == (ROOT / "flover_backend" / "front" / "model.py").read_text()
+
+
 def test_auto_completion_declares_the_table() -> None:
     config = completed()
     assert [entry["name"] for entry in config["input"]] == [spec.name for spec in INPUTS]
@@ -48,6 +53,13 @@ def test_a_config_without_tensors_is_refused_with_the_text_to_paste() -> None:
         check_model_config({"name": "other", "input": [], "output": []})
     assert "no inputs are declared" in str(error.value)
     assert config_pbtxt("other") in str(error.value)
+
+
+def test_the_text_to_paste_keeps_the_backend_and_the_instances() -> None:
+    groups = [{"kind": "KIND_MODEL", "count": 3}, {"kind": "KIND_MODEL", "count": 1}]
+    with pytest.raises(ConfigError) as error:
+        check_model_config({"name": "other", "backend": "flover", "instance_group": groups, "input": [], "output": []})
+    assert config_pbtxt("other", 4, "flover") in str(error.value)
 
 
 @pytest.mark.parametrize(
