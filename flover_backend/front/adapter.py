@@ -24,6 +24,7 @@ from flover_backend.front.metrics_export import MetricsWriter
 from flover_backend.front.model_dir import resolve_model_dir
 from flover_backend.front.numpy_check import check_numpy
 from flover_backend.front.responses import Responder
+from flover_backend.front.sender import SenderPool
 from flover_backend.front.service import FrontService, Incoming
 from flover_backend.front.tokenizer import load_tokenizer
 from flover_backend.front.watch import ServerWatch, server_pid
@@ -79,7 +80,7 @@ def _load(args: dict[str, str], server: int) -> FrontService:
         pb_utils, client.info, client.metrics_written, args["model_name"], args["model_version"], log
     )
     service = FrontService(
-        client, tokenizer, metrics, log, sender_threads=config.sender_threads, header_prefix=config.header_prefix
+        client, tokenizer, metrics, log, SenderPool(config.sender_threads), header_prefix=config.header_prefix
     )
     client.start(service)
     _log_effective(log, config, client.info, tokenizer is not None)

@@ -8,14 +8,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from typing import Protocol
 
-
-class Servable(Protocol):
-    """Has something to send."""
-
-    def serve(self) -> None:
-        """Send it."""
+from flover_backend.front.interface import Servable
 
 
 class SenderPool:
@@ -32,6 +26,9 @@ class SenderPool:
     def schedule(self, stream: Servable) -> None:
         """Serve `stream` soon. The caller sees to it that it is not already waiting."""
         self._ready.put(stream)
+
+    def hasten(self, stream: Servable) -> None:
+        """It waits for nothing but a thread."""
 
     def close(self, timeout_s: float) -> bool:
         """Serve what waits, then end the threads; False when that took longer than `timeout_s`."""

@@ -2,7 +2,7 @@
 
 Puts the parts together (parser, tokenizer, streams, senders, cancellation, counters, metrics); each part owns its
 own resource. Knows Triton only through `Incoming`. Threads: Triton's (`accept`), a small pool that tokenizes, the
-client's reader (the `on_...` methods), the senders, and one for chores.
+client's reader (the `on_...` methods), the senders', and one for chores.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ from flover_backend.front.admission import Admission
 from flover_backend.front.cancellation import SWEEP_INTERVAL_S, CancellationSweep
 from flover_backend.front.counters import FrontCounters
 from flover_backend.front.detokenizer import Detokenizer
-from flover_backend.front.interface import Client, MetricsSink
+from flover_backend.front.interface import Client, MetricsSink, Replies, Senders
 from flover_backend.front.live import LiveRequests
 from flover_backend.front.logs import Log
 from flover_backend.front.parse import Arrays, ParsedRequest, RequestParser, check_ids, sampling_params
 from flover_backend.front.periodic import Periodic
-from flover_backend.front.responses import Responder
-from flover_backend.front.sender import SenderPool
 from flover_backend.front.sequence import Sequence, TokenLogprob
 from flover_backend.front.stops import StopFinder
 from flover_backend.front.stream import Cancelled, Stream
@@ -58,8 +56,8 @@ class FrontService:
         tokenizer: Tokenizer | None,
         metrics: MetricsSink,
         log: Log,
+        senders: Senders,
         *,
-        sender_threads: int,
         header_prefix: str | None = None,
     ) -> None:
         self.log = log
@@ -70,12 +68,12 @@ class FrontService:
         self._admission = Admission(client.info)
         self._live = LiveRequests()
         self._counters = FrontCounters(client.front_stats)
-        self._senders = SenderPool(sender_threads)
+        self._senders = senders
         self._tokenizing = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
         chores: list[Callable[[], None]] = [CancellationSweep(self._live, self._cancel), self._counters.flush]
         self._chores = Periodic(SWEEP_INTERVAL_S, chores, log)
 
-    def accept(self, responder: Responder, copy_out: Callable[[], Incoming]) -> None:
+    def accept(self, responder: Replies, copy_out: Callable[[], Incoming]) -> None:
         """Take a request in; its responses, refusals too, come from the sender threads. Does not raise or block.
 
         `copy_out` is called at most once, before this returns; not for a request that there is no room for.
@@ -159,8 +157,12 @@ class FrontService:
     # what streams ask (StreamOwner)
 
     def schedule(self, stream: Stream) -> None:
-        """Let a sender thread serve the stream."""
+        """Let a sender serve the stream."""
         self._senders.schedule(stream)
+
+    def hasten(self, stream: Stream) -> None:
+        """The stream waits for its sender, and has its last news."""
+        self._senders.hasten(stream)
 
     def stopped(self, stream: Stream, index: int, num_tokens: int) -> None:
         """Tell the engine of a stop string."""

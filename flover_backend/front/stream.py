@@ -17,9 +17,10 @@ from typing import Protocol
 
 from flover_backend.errors import FloverError
 from flover_backend.front.detokenizer import TokenBytes
+from flover_backend.front.interface import Replies
 from flover_backend.front.logs import Log
 from flover_backend.front.parse import OutputOptions
-from flover_backend.front.responses import Responder, content
+from flover_backend.front.responses import content
 from flover_backend.front.sequence import Sequence, TokenLogprob
 from flover_backend.request import FinishReason
 
@@ -36,7 +37,10 @@ class StreamOwner(Protocol):
     log: Log
 
     def schedule(self, stream: Stream) -> None:
-        """Let a sender thread serve the stream."""
+        """Let a sender serve the stream."""
+
+    def hasten(self, stream: Stream) -> None:
+        """The stream, which waits for its sender, has its last news."""
 
     def stopped(self, stream: Stream, index: int, num_tokens: int) -> None:
         """A stop string ended sequence `index`."""
@@ -59,7 +63,7 @@ class _News:
 class Stream:
     """The one ordered queue of a request's responses."""
 
-    def __init__(self, key: int, responder: Responder, owner: StreamOwner) -> None:
+    def __init__(self, key: int, responder: Replies, owner: StreamOwner) -> None:
         self.key = key
         self.request_id = ""
         self._responder = responder
@@ -74,12 +78,17 @@ class Stream:
         self._scheduled = False
         self._closed = False
         self._eager = True
-        self._num_open = 0
+        self._num_open = 1
 
     @property
     def has_ended(self) -> bool:
         """No news will go out any more: FINAL was sent, or an error is on its way."""
         return self._closed or self._error is not None
+
+    @property
+    def is_ending(self) -> bool:
+        """Nothing more will come than the news that is here."""
+        return self._num_open == 0 or self.has_ended
 
     def start(
         self,
@@ -107,8 +116,7 @@ class Stream:
             self._news.append(_News(index, token_ids, logprobs, finish))
             self._num_open -= finish != FinishReason.NONE
             schedule = self._must_schedule()
-        if schedule:
-            self._owner.schedule(self)
+        self._ask_to_be_served(schedule)
 
     def end(self, error: FloverError) -> bool:
         """End the request with `error`; what came before goes out first. False when it has ended already."""
@@ -117,8 +125,7 @@ class Stream:
                 return False
             self._error = error
             schedule = self._must_schedule()
-        if schedule:
-            self._owner.schedule(self)
+        self._ask_to_be_served(schedule)
         return True
 
     def client_is_gone(self) -> bool:
@@ -139,6 +146,12 @@ class Stream:
         self._settle(closed)
         if closed:
             self._owner.closed(self, abandoned=abandoned)
+
+    def _ask_to_be_served(self, schedule: bool) -> None:
+        if schedule:
+            self._owner.schedule(self)
+        elif self.is_ending:
+            self._owner.hasten(self)
 
     def _must_schedule(self) -> bool:
         """Under the lock: whether the caller has to schedule the stream now."""

@@ -13,6 +13,7 @@ from fake_triton import InferenceRequest, Logger, ResponseSender, TritonError, s
 from flover_backend.channel import Metrics
 from flover_backend.front.logs import Log
 from flover_backend.front.responses import Responder
+from flover_backend.front.sender import SenderPool
 from flover_backend.front.service import FrontService, Incoming
 from flover_backend.front.tokenizer import Tokenizer
 from flover_backend.request import FinishReason, Request
@@ -38,7 +39,7 @@ class FrontHost:
             tokenizer,
             NoMetrics(),
             Log("front_0", "text", Logger),
-            sender_threads=sender_threads,
+            SenderPool(sender_threads),
             header_prefix="x-",
         )
         self.closed = False

@@ -1,0 +1,53 @@
+"""A PyTriton program inside the test process: engines bound in a real Triton on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from live_server import free_ports, wait_for
+from pytriton.triton import Triton, TritonConfig
+
+from flover_backend.pytriton import FloverEngine
+
+
+def triton_config() -> TritonConfig:
+    http_port, grpc_port, metrics_port = free_ports(3)
+    loopback = "127.0.0.1"
+    return TritonConfig(
+        **{"http_address": loopback, "grpc_address": loopback, "metrics_address": loopback},
+        **{"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port},
+    )
+
+
+class Host:
+    """Engines by their names, and where clients find them."""
+
+    def __init__(self, config: TritonConfig, triton: Triton, engines: dict[str, FloverEngine]) -> None:
+        self.grpc_url = f"127.0.0.1:{config.grpc_port}"
+        self.http_url = f"http://127.0.0.1:{config.http_port}"
+        self.triton = triton
+        self.engines = engines
+
+    @property
+    def engine(self) -> FloverEngine:
+        return self.engines["flover"]
+
+    def wait_idle(self, model: str = "flover") -> dict[str, float]:
+        """The engine's metrics when nothing runs or waits any more."""
+        engine = self.engines[model]
+        wait_for(lambda: not any(engine.metrics()[f"flover_requests_{state}"] for state in ("running", "waiting")), 60)
+        return engine.metrics()
+
+
+@contextmanager
+def pytriton_host(**models: dict[str, Any]) -> Iterator[Host]:
+    """Model name -> configuration."""
+    config = triton_config()
+    with ExitStack() as stack:
+        engines = {name: stack.enter_context(FloverEngine(name, **keys)) for name, keys in models.items()}
+        triton = stack.enter_context(Triton(config=config))
+        for engine in engines.values():
+            engine.bind(triton)
+        yield Host(config, triton, engines)
