@@ -42,7 +42,7 @@ class EngineProcess:
         self._arguments = arguments
         self._config = parse_model_json(arguments.config, "configuration of the engine process")
         self._key = msgspec.json.decode(arguments.key, type=EngineKey)
-        set_up_logging(self._config.log_format, self._key.model_name)
+        set_up_logging(self._config.log_format, f"{self._key.model_name} v{self._key.model_version}")
         self._files = EngineFiles(arguments.rendezvous, arguments.stem)
         self._lock = FileLock(self._files.lock_path)
         self._connections = Connections(

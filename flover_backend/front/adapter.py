@@ -54,6 +54,10 @@ class TritonPythonModel:
         for request in requests:
             self._service.accept(Responder(pb_utils, request.get_response_sender()), partial(_copy_out, request))
 
+    def is_ready(self) -> bool:
+        """Asked for /v2/models/NAME/ready by servers that know it (26.03 and later): False once the engine is gone."""
+        return self._service.is_ready()
+
     def finalize(self) -> None:
         """Called after the last response of an orderly end. Bounded."""
         self._service.close()
@@ -65,7 +69,9 @@ def _load(args: dict[str, str], server: int) -> FrontService:
     tensors.check_model_config(json.loads(args["model_config"]))
     version_dir = Path(args["model_repository"]) / args["model_version"]
     config = load_model_json(version_dir / "model.json")
-    log = Log(args["model_instance_name"], config.log_format, getattr(pb_utils, "Logger", None))
+    # NOTE: instances of several versions have the same names.
+    front_name = f"{args['model_instance_name']} v{args['model_version']}"
+    log = Log(front_name, config.log_format, getattr(pb_utils, "Logger", None))
     client = EngineClient.connect(
         config,
         resolve_model_dir(config.model, version_dir),
@@ -83,17 +89,17 @@ def _load(args: dict[str, str], server: int) -> FrontService:
         client, tokenizer, metrics, log, SenderPool(config.sender_threads), header_prefix=config.header_prefix
     )
     client.start(service)
-    _log_effective(log, config, client.info, tokenizer is not None)
+    if args["model_instance_name"].endswith("_0"):
+        _log_effective(log, config, client.info, tokenizer is not None)
+    log.info("ready")
     return service
 
 
 def _log_effective(log: Log, config: ModelJson, info: EngineInfo, has_tokenizer: bool) -> None:
     """The configuration as it came out, once a model: by its first instance."""
-    if log.front_name.endswith("_0"):
-        resolved = {name: value for name, value in msgspec.to_builtins(info).items() if name != "front_number"}
-        effective = to_json(config) | resolved | {"has_tokenizer": has_tokenizer}
-        log.info("effective configuration", **{name: value for name, value in effective.items() if value is not None})
-    log.info("ready")
+    resolved = {name: value for name, value in msgspec.to_builtins(info).items() if name != "front_number"}
+    effective = to_json(config) | resolved | {"has_tokenizer": has_tokenizer}
+    log.info("effective configuration", **{name: value for name, value in effective.items() if value is not None})
 
 
 def _copy_out(request: Any) -> Incoming:
@@ -103,4 +109,5 @@ def _copy_out(request: Any) -> Incoming:
         request_parameters=request.parameters(),
         wants_text="text_output" in request.requested_output_names(),
         request_id=request.request_id(),
+        timeout_us=request.timeout() if hasattr(request, "timeout") else 0,
     )

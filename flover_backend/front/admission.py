@@ -29,6 +29,11 @@ class Admission:
         """The engine is gone for good."""
         self._failure = message
 
+    @property
+    def is_open(self) -> bool:
+        """False for good once the engine has failed or begun to drain. A full queue is open."""
+        return self._failure is None and not self._status.draining
+
     def enter(self) -> None:
         """One more request is being prepared. Raises `EngineFailed`, `Draining` or `QueueFull`."""
         status = self._status

@@ -25,7 +25,10 @@ MAX_STOP_TOKENS = 64
 MAX_LOGPROBS = 20
 MAX_LOGIT_BIAS = 1024
 MAX_DEADLINE_MS = 86_400_000
-IGNORED_NAMES = ("id",)
+IGNORED_NAMES = ("id", "priority")
+"""Triton's own. Requests are served in order of arrival, so a priority changes nothing."""
+TIMEOUT = "timeout"
+"""Triton's own, microseconds. A request parameter only where the HTTP endpoint of a release passes it on as one."""
 IGNORED_PREFIXES = ("triton_", "sequence_", "binary_")
 PARAMETER_TENSORS = ("max_tokens", "min_tokens", "top_k", "temperature", "top_p", "seed", "ignore_eos")
 """Parameters that may come as input tensors of their own."""
@@ -55,6 +58,9 @@ class ParameterTable:
 
     def __init__(self, info: EngineInfo, header_prefix: str | None = None) -> None:
         self.rules = _rules(info)
+        self._timeout = Rule(
+            f"0 (none) .. {1000 * MAX_DEADLINE_MS} us", coerce.integers_between(0, 1000 * MAX_DEADLINE_MS)
+        )
         self._ignored = (*IGNORED_PREFIXES, header_prefix.lower()) if header_prefix else IGNORED_PREFIXES
 
     def read(self, tensors: Mapping[str, Any], json_text: bytes | None, request_parameters: str) -> dict[str, Any]:
@@ -85,8 +91,11 @@ class ParameterTable:
             yield from self._known(name, Given(value, JSON_FIELD))
         if request_parameters:
             for name, value in parse_object("request parameters", request_parameters.encode()).items():
-                if name not in IGNORED_NAMES and not name.lower().startswith(self._ignored):
-                    yield from self._known(name, Given(value, "request parameter"))
+                given = Given(value, "request parameter")
+                if name == TIMEOUT:
+                    yield name, given
+                elif name not in IGNORED_NAMES and not name.lower().startswith(self._ignored):
+                    yield from self._known(name, given)
 
     def _known(self, name: str, given: Given) -> Iterable[tuple[str, Given]]:
         if name in BEAM_KEYS:
@@ -104,7 +113,7 @@ class ParameterTable:
             yield name, given
 
     def _read_one(self, name: str, given: Given) -> Any:
-        rule = self.rules[name]
+        rule = self._timeout if name == TIMEOUT else self.rules[name]
         try:
             return rule.read(given.value)
         except Unreadable as error:

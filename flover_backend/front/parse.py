@@ -17,7 +17,7 @@ import numpy.typing as npt
 from flover_backend.channel import EngineInfo
 from flover_backend.errors import InvalidRequest
 from flover_backend.front.coerce import shown
-from flover_backend.front.parameters import JSON_FIELD, PARAMETER_TENSORS, ParameterTable
+from flover_backend.front.parameters import JSON_FIELD, PARAMETER_TENSORS, TIMEOUT, ParameterTable
 from flover_backend.request import SamplingParams
 
 _PASSED_ON = (
@@ -63,6 +63,8 @@ class ParsedRequest:
     values: dict[str, Any]
     """Parameters that were given, typed."""
     outputs: OutputOptions
+    timeout_us: int = 0
+    """Triton's own request timeout; 0 is none."""
 
     @property
     def n(self) -> int:
@@ -76,9 +78,9 @@ class ParsedRequest:
 
     @property
     def deadline_s(self) -> float | None:
-        """Seconds after arrival, or None."""
-        milliseconds = self.values.get("deadline_ms")
-        return None if milliseconds is None else milliseconds / 1000
+        """Seconds after arrival, the earliest of all that were given, or None."""
+        given_us = (1000 * self.values.get("deadline_ms", 0), self.values.get(TIMEOUT, 0), self.timeout_us)
+        return min((microseconds / 1e6 for microseconds in given_us if microseconds), default=None)
 
 
 class RequestParser:
@@ -89,7 +91,9 @@ class RequestParser:
         self._has_tokenizer = has_tokenizer
         self._table = ParameterTable(info, header_prefix)
 
-    def parse(self, arrays: Arrays, request_parameters: str, wants_text: bool = True) -> ParsedRequest:
+    def parse(
+        self, arrays: Arrays, request_parameters: str, wants_text: bool = True, timeout_us: int = 0
+    ) -> ParsedRequest:
         """`arrays`: input name -> array, as Triton hands them over (BYTES as objects). Raises `InvalidRequest`."""
         text, prompt_ids = self._prompt(arrays)
         tensors = {name: _scalar(name, arrays[name]) for name in PARAMETER_TENSORS if name in arrays}
@@ -97,7 +101,7 @@ class RequestParser:
         values = self._table.read(tensors, json_text, request_parameters)
         self._check_together(values)
         outputs = self._outputs(arrays, text, wants_text and self._has_tokenizer)
-        return ParsedRequest(text, prompt_ids, values, outputs)
+        return ParsedRequest(text, prompt_ids, values, outputs, timeout_us)
 
     def _prompt(self, arrays: Arrays) -> tuple[str | None, list[int] | None]:
         given = [name for name in ("text_input", "input_ids") if name in arrays]

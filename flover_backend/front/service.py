@@ -45,6 +45,8 @@ class Incoming:
     """Whether the client asked for `text_output`."""
     request_id: str = ""
     """The client's own, which need not be unique; for the log."""
+    timeout_us: int = 0
+    """Triton's own request timeout; 0 is none."""
 
 
 class FrontService:
@@ -88,7 +90,9 @@ class FrontService:
         try:
             incoming = copy_out()
             stream.request_id = incoming.request_id
-            parsed = self._parser.parse(incoming.arrays, incoming.request_parameters, incoming.wants_text)
+            parsed = self._parser.parse(
+                incoming.arrays, incoming.request_parameters, incoming.wants_text, incoming.timeout_us
+            )
             if parsed.text is None:
                 self._submit(stream, parsed, parsed.prompt_ids or [], arrival_time)
                 self._admission.leave()
@@ -97,6 +101,10 @@ class FrontService:
         except Exception as error:
             self._admission.leave()
             self._refuse(stream, self._as_flover_error(stream, error))
+
+    def is_ready(self) -> bool:
+        """Whether a request would be taken but for the queue's depth: the engine lives and does not drain."""
+        return self._admission.is_open
 
     def _tokenize(self, stream: Stream, parsed: ParsedRequest, text: str, arrival_time: float) -> None:
         try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import fake_triton
 import pytest
+from adapter_host import adapter_with_fakes
 from front_host import FrontHost
 
 from flover_backend.bundled import path_of
@@ -30,6 +32,11 @@ def pb_utils(registry: fake_triton.Registry) -> Any:
     module = fake_triton.make_module(registry)
     fake_triton.install(module)
     return module
+
+
+@pytest.fixture
+def adapter(pb_utils: Any, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return adapter_with_fakes(monkeypatch)
 
 
 @pytest.fixture

@@ -101,6 +101,10 @@ class InferenceRequest:
     request_parameters: dict[str, Any] = field(default_factory=dict)
     requested: tuple[str, ...] = ("text_output", "output_ids")
     sender: ResponseSender = field(default_factory=ResponseSender)
+    timeout_us: int = 0
+
+    def timeout(self) -> int:
+        return self.timeout_us
 
     def inputs(self) -> list[Tensor]:
         return [Tensor(name, array) for name, array in self.arrays.items()]

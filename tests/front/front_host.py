@@ -51,7 +51,8 @@ class FrontHost:
 
     def send(self, request: InferenceRequest) -> ResponseSender:
         def copy_out() -> Incoming:
-            return Incoming(request.arrays, request.parameters(), "text_output" in request.requested_output_names())
+            wants_text = "text_output" in request.requested_output_names()
+            return Incoming(request.arrays, request.parameters(), wants_text, timeout_us=request.timeout())
 
         self.service.accept(Responder(self.pb_utils, request.sender), copy_out)
         return request.sender
@@ -99,8 +100,9 @@ def make_request(prompt: object = "Hello", parameters: object = None, **arrays: 
         inputs["sampling_parameters"] = strings(json.dumps(parameters))
     request_parameters = arrays.pop("request_parameters", {})
     requested = arrays.pop("requested", ("text_output", "output_ids"))
+    timeout_us = arrays.pop("timeout_us", 0)
     inputs |= {name: value if isinstance(value, np.ndarray) else np.array([value]) for name, value in arrays.items()}
-    return InferenceRequest(inputs, request_parameters, requested)
+    return InferenceRequest(inputs, request_parameters, requested, timeout_us=timeout_us)
 
 
 def wait_until(condition: Any, timeout_s: float = 10.0) -> None:

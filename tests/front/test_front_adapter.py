@@ -8,82 +8,23 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
-from fake_client import INFO, FakeClient
+from adapter_host import AttachedClient, arguments
 from fake_triton import InferenceRequest, Logger, TritonModelException, strings
 from triton_utils import load_triton_utils
 
-from flover_backend.bundled import path_of
 from flover_backend.errors import ConfigError, EngineFailed
-from flover_backend.front.tensors import complete
 from flover_backend.request import FinishReason
 
 FAKES = Path(__file__).parent
 
 
-def model_config() -> dict[str, Any]:
-    empty = json.dumps({"name": "flover", "max_batch_size": 0, "input": [], "output": []})
-    config: dict[str, Any] = complete(load_triton_utils().ModelConfig(empty)).as_dict()
-    return config
-
-
-class Client(FakeClient):
-    """Takes the place of EngineClient."""
-
-    made: list[Client]
-    failure_at_connect: Exception | None
-
-    def __init__(self) -> None:
-        super().__init__(INFO.__class__(**{**asdict(INFO), "model_dir": str(path_of("llama-demo"))}))
-
-    @classmethod
-    def connect(cls, *args: Any, **keywords: Any) -> Client:
-        if cls.failure_at_connect is not None:
-            raise cls.failure_at_connect
-        cls.made.append(cls())
-        cls.made[-1].arguments = args
-        return cls.made[-1]
-
-    def start(self, handler: Any) -> None:
-        self.handler = handler
-
-    handler: Any = None
-    arguments: tuple[Any, ...] = ()
-
-
-def asdict(info: Any) -> dict[str, Any]:
-    return {name: getattr(info, name) for name in info.__struct_fields__}
-
-
-@pytest.fixture
-def adapter(pb_utils: Any, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    module = importlib.import_module("flover_backend.front.adapter")
-    module = importlib.reload(module)  # a test's own pb_utils
-    Client.made, Client.failure_at_connect = [], None
-    monkeypatch.setattr(module, "EngineClient", Client)
-    return module
-
-
-def arguments(folder: Path, model_json: str = "{}") -> dict[str, str]:
-    version = folder / "1"
-    version.mkdir()
-    (version / "model.json").write_text(model_json)
-    return {
-        "model_config": json.dumps(model_config()),
-        "model_name": "flover",
-        "model_version": "1",
-        "model_repository": str(folder),
-        "model_instance_name": "flover_0_0",
-    }
-
-
 def test_a_request_from_execute_to_final(adapter: ModuleType, tmp_path: Path) -> None:
     model = adapter.TritonPythonModel()
     model.initialize(arguments(tmp_path))
-    client = Client.made[0]
+    client = AttachedClient.made[0]
     request = InferenceRequest({"text_input": strings("Once"), "stream": np.array([True])}, {"max_tokens": "2"})
     model.execute([request])
     submitted = client.wait_submitted()
@@ -100,7 +41,7 @@ def test_inputs_are_copied_out(adapter: ModuleType, tmp_path: Path) -> None:
     array = np.array([5, 6], np.int32)
     model.execute([InferenceRequest({"input_ids": array})])
     array[:] = 9
-    assert Client.made[0].wait_submitted().prompt_ids == [5, 6]
+    assert AttachedClient.made[0].wait_submitted().prompt_ids == [5, 6]
     model.finalize()
 
 
@@ -146,7 +87,7 @@ def test_the_effective_configuration_is_logged_once_a_model(adapter: ModuleType,
 def test_a_wrong_configuration_fails_the_load(adapter: ModuleType, tmp_path: Path, model_json: str, said: str) -> None:
     with pytest.raises(TritonModelException, match=said):
         adapter.TritonPythonModel().initialize(arguments(tmp_path, model_json))
-    assert not Client.made
+    assert not AttachedClient.made
 
 
 def test_a_config_without_tensors_fails_the_load_with_the_text_to_paste(adapter: ModuleType, tmp_path: Path) -> None:
@@ -157,7 +98,7 @@ def test_a_config_without_tensors_fails_the_load_with_the_text_to_paste(adapter:
 
 @pytest.mark.parametrize("failure", [ConfigError("no config.json there"), EngineFailed("it ended")])
 def test_an_engine_that_does_not_start_fails_the_load(adapter: ModuleType, tmp_path: Path, failure: Exception) -> None:
-    Client.failure_at_connect = failure
+    AttachedClient.failure_at_connect = failure
     with pytest.raises(TritonModelException, match=str(failure)):
         adapter.TritonPythonModel().initialize(arguments(tmp_path))
 
@@ -167,7 +108,7 @@ def test_a_model_relative_to_the_version_folder(adapter: ModuleType, tmp_path: P
     (tmp_path / "1" / "weights").mkdir()
     model = adapter.TritonPythonModel()
     model.initialize(first)
-    assert Client.made[0].arguments[1] == (tmp_path / "1" / "weights").resolve()
+    assert AttachedClient.made[0].arguments[1] == (tmp_path / "1" / "weights").resolve()
     model.finalize()
 
 

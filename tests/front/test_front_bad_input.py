@@ -168,6 +168,15 @@ def test_an_unknown_request_parameter_is_named(host: FrontHost) -> None:
     assert "'temprature'" in text and "request parameter" in text
 
 
+def test_tritons_timeout_is_checked(host: FrontHost) -> None:
+    text = host.refusal([1], request_parameters={"timeout": -1})
+    assert "timeout: got -1 as request parameter; allowed: 0 (none) .. 86400000000 us" in text
+
+
+def test_tritons_timeout_is_no_sampling_parameter(host: FrontHost) -> None:
+    assert "unknown name 'timeout' as sampling_parameters" in host.refusal([1], {"timeout": 5})
+
+
 def test_a_bad_request_parameter_is_named(host: FrontHost) -> None:
     assert "top_p: got '7' as request parameter" in host.refusal([1], request_parameters={"top_p": "7"})
 

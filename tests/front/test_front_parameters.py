@@ -151,6 +151,30 @@ def test_a_deadline_counts_from_arrival(host: FrontHost) -> None:
     assert request.deadline - request.arrival_time == pytest.approx(1.5)
 
 
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ({"timeout_us": 700_000}, 0.7),
+        ({"request_parameters": {"timeout": 700_000}}, 0.7),
+        ({"request_parameters": {"timeout": "700000"}}, 0.7),
+        ({"timeout_us": 700_000, "parameters": {"deadline_ms": 1500}}, 0.7),
+        ({"timeout_us": 1_700_000, "parameters": {"deadline_ms": 1500}}, 1.5),
+        ({"timeout_us": 10**18}, 10**12),
+    ],
+)
+def test_tritons_own_timeout_is_a_deadline_too_and_the_earliest_counts(
+    host: FrontHost, given: dict[str, Any], seconds: float
+) -> None:
+    request = host.accepted([1], **given)
+    assert request.deadline is not None
+    assert request.deadline - request.arrival_time == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("given", [{"timeout_us": 0}, {"request_parameters": {"timeout": 0, "priority": 3}}])
+def test_a_timeout_of_zero_is_none_and_a_priority_changes_nothing(host: FrontHost, given: dict[str, Any]) -> None:
+    assert host.accepted([1], **given).deadline is None
+
+
 def test_the_engine_is_told_of_stop_strings(host: FrontHost) -> None:
     assert host.accepted([1], {"stop": ["x", "y"]}).has_stop_strings
 
