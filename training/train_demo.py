@@ -1,9 +1,9 @@
-"""Train `llama-demo`, the model in the package, on the King James Bible: tokenizer, weights, measured loss, samples.
+"""Train `llama-demo` or `gptj-demo`, the models in the package, on the King James Bible: tokenizer, weights, losses.
 
-    OMP_NUM_THREADS=1 python -m training.train_demo OUT_DIR [--steps 3200] [--seed 1611]
+    OMP_NUM_THREADS=1 python -m training.train_demo OUT_DIR [--model gptj-demo] [--steps 3200] [--seed 1611]
 
-One CPU thread, about forty minutes. The architecture, optimizer and data are stated here and nowhere else;
-training/README.md holds what the run in the repository reached. Needs the extras `engine` and `test`.
+One CPU thread, about forty minutes. The architectures, optimizer and data are stated here and nowhere else;
+training/README.md holds what the runs in the repository reached. Needs the extras `engine` and `test`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GPTJConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.gptj.modeling_gptj import GPTJAttention
 
 from training.corpus import Chapter, kjv_chapters
 
@@ -31,21 +39,60 @@ SHORT, LONG = 256, 2048
 PEAK_LR, FINAL_LR, WARMUP_STEPS = 3e-3, 1e-4, 100
 WEIGHT_DECAY = 0.1
 
-CONFIG = {
-    "vocab_size": VOCAB_SIZE,
-    "hidden_size": 192,
-    "intermediate_size": 384,
-    "num_hidden_layers": 5,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 32,
-    "max_position_embeddings": MAX_LEN,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": True,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
+CONFIGS: dict[str, PreTrainedConfig] = {
+    "llama-demo": LlamaConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=192,
+        intermediate_size=384,
+        num_hidden_layers=5,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=MAX_LEN,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=1,
+    ),
+    "gptj-demo": GPTJConfig(
+        vocab_size=VOCAB_SIZE,
+        n_embd=192,
+        n_inner=448,
+        n_layer=4,
+        n_head=6,
+        rotary_dim=16,
+        n_positions=MAX_LEN,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        layer_norm_epsilon=1e-5,
+        tie_word_embeddings=False,
+        bos_token_id=0,
+        eos_token_id=1,
+    ),
 }
+
+
+class BlockwiseGPTJAttention(GPTJAttention):
+    """GPT-J's causal attention without its [length, length] matrix of weights, which training would keep in memory."""
+
+    def _attn(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, None]:
+        """[batch, heads, length, head_dim] each, whole sequences; the mask, always the causal one here, is not read."""
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True), None
+
+
+def new_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """A model of random weights to be trained, in float32."""
+    model = AutoModelForCausalLM.from_config(config)
+    if isinstance(config, GPTJConfig):
+        for index, layer in enumerate(model.transformer.h):
+            attention = BlockwiseGPTJAttention(config, index)
+            attention.load_state_dict(layer.attn.state_dict())
+            layer.attn = attention
+    return model
 
 
 def split_chapters() -> tuple[list[Chapter], list[Chapter]]:
@@ -135,7 +182,7 @@ def sequence_length(step: int, num_steps: int) -> int:
 
 
 def make_optimizer(model: torch.nn.Module) -> torch.optim.AdamW:
-    """AdamW; vectors (norms) without weight decay."""
+    """AdamW; vectors (norms, biases) without weight decay."""
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() <= 1]
     groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
@@ -143,7 +190,7 @@ def make_optimizer(model: torch.nn.Module) -> torch.optim.AdamW:
 
 
 def train(
-    model: LlamaForCausalLM, documents: Documents, num_steps: int, after_step: Callable[[int, float], None]
+    model: PreTrainedModel, documents: Documents, num_steps: int, after_step: Callable[[int, float], None]
 ) -> None:
     """Run `num_steps` steps of TOKENS_PER_STEP tokens; `after_step(step, loss)` is called after each."""
     optimizer = make_optimizer(model)
@@ -162,7 +209,7 @@ def train(
 
 
 @torch.no_grad()
-def bits_per_byte(model: LlamaForCausalLM, tokenizer: Tokenizer, chapters: list[Chapter]) -> float:
+def bits_per_byte(model: PreTrainedModel, tokenizer: Tokenizer, chapters: list[Chapter]) -> float:
     """Code length of whole chapters, end of text included, per byte; in the weights' own precision."""
     bits, num_bytes = 0.0, 0
     for chapter in chapters:
@@ -174,9 +221,9 @@ def bits_per_byte(model: LlamaForCausalLM, tokenizer: Tokenizer, chapters: list[
     return bits / num_bytes
 
 
-def save(model: LlamaForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
+def save(model: PreTrainedModel, tokenizer: Tokenizer, out: Path) -> None:
     """A Hugging Face directory with float16 weights."""
-    rounded = LlamaForCausalLM(model.config).half()
+    rounded = type(model)(model.config).half()
     rounded.load_state_dict(model.state_dict())
     rounded.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=1)
     rounded.save_pretrained(out)
@@ -195,6 +242,7 @@ def main() -> None:
     """Train, and write OUT_DIR at checkpoints and at the end, with report.json beside the weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--model", choices=CONFIGS, default="llama-demo")
     parser.add_argument("--steps", type=int, default=3200)
     parser.add_argument("--seed", type=int, default=1611)
     parser.add_argument("--checkpoint-every", type=int, default=400)
@@ -203,7 +251,7 @@ def main() -> None:
     training, held_out = split_chapters()
     tokenizer = train_tokenizer(training)
     documents = Documents(training, tokenizer, args.seed)
-    model = LlamaForCausalLM(LlamaConfig(**CONFIG))
+    model = new_model(CONFIGS[args.model])
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {tokenizer.get_vocab_size()}")
     begin = time.perf_counter()
 
@@ -215,7 +263,7 @@ def main() -> None:
 
     def report(step: int) -> None:
         save(model, tokenizer, args.out)
-        stored = LlamaForCausalLM.from_pretrained(args.out, dtype=torch.float32)
+        stored = AutoModelForCausalLM.from_pretrained(args.out, dtype=torch.float32)
         figures = {
             "steps": step,
             "seed": args.seed,

@@ -40,6 +40,6 @@ ROW_INTS = 32
 """Width of the matrix: 128 bytes a row."""
 MAX_BIASES = 1024
 MAX_MASKS = 128
-"""64 stop_token_ids of a request, and the model's own eos ids."""
+"""64 stop_token_ids of a request, and at most 64 eos ids of a model (models/config_values.py refuses more)."""
 SEEN_IN_PROMPT = -(1 << 31)
 """Sign bit of a token count: the token is in the prompt. The other bits count its occurrences in the output."""

@@ -14,10 +14,10 @@ import msgspec
 from flover_backend.errors import ConfigError
 from flover_backend.models.config_values import (
     bos_token_id,
+    check_eos_token_ids,
     dtype_name,
     eos_token_ids,
     positive,
-    require_in_vocabulary,
     require_positive,
 )
 from flover_backend.models.neutral import require_neutral
@@ -85,7 +85,7 @@ class LlamaConfig(ModelConfig):
             )
         if self.head_dim % 2:
             raise ConfigError(f"head_dim = {self.head_dim}; allowed: an even number")
-        require_in_vocabulary(self.eos_token_ids, self.vocab_size)
+        check_eos_token_ids(self.eos_token_ids, self.vocab_size)
 
 
 @dataclass(frozen=True, slots=True)

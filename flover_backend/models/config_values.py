@@ -6,6 +6,9 @@ from typing import Any
 
 from flover_backend.errors import ConfigError
 
+MAX_EOS_TOKEN_IDS = 64
+"""Beside as many `stop_token_ids` of a request; min_tokens masks them all (kernels/row_layout.py, MAX_MASKS)."""
+
 _HUGE = 2**63
 _DTYPES = ("float32", "float16", "bfloat16")
 
@@ -44,8 +47,13 @@ def eos_token_ids(in_config: int | list[int] | None, generation: dict[str, Any])
     return tuple(dict.fromkeys(ids))
 
 
-def require_in_vocabulary(eos_token_ids: tuple[int, ...], vocab_size: int) -> None:
-    """Raise `ConfigError` naming the first id that is no token."""
+def check_eos_token_ids(eos_token_ids: tuple[int, ...], vocab_size: int) -> None:
+    """Raise `ConfigError` when there are more than a row can keep, else naming the first id that is no token."""
+    if len(eos_token_ids) > MAX_EOS_TOKEN_IDS:
+        raise ConfigError(
+            f"eos_token_id: {len(eos_token_ids)} ids in config.json and generation_config.json together; allowed: at "
+            f"most {MAX_EOS_TOKEN_IDS}"
+        )
     outside = [i for i in eos_token_ids if not 0 <= i < vocab_size]
     if outside:
         raise ConfigError(f"eos_token_id = {outside[0]}; allowed: 0 .. {vocab_size - 1} (vocab_size - 1)")

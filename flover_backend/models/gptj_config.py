@@ -15,9 +15,9 @@ from flover_backend.errors import ConfigError
 from flover_backend.models.config import ModelConfig
 from flover_backend.models.config_values import (
     bos_token_id,
+    check_eos_token_ids,
     dtype_name,
     eos_token_ids,
-    require_in_vocabulary,
     require_positive,
 )
 from flover_backend.models.neutral import require_neutral
@@ -81,7 +81,7 @@ class GptjConfig(ModelConfig):
             raise ConfigError(
                 f"rotary_dim = {self.rotary_dim}; allowed: an even number up to n_embd / n_head = {self.head_dim}"
             )
-        require_in_vocabulary(self.eos_token_ids, self.vocab_size)
+        check_eos_token_ids(self.eos_token_ids, self.vocab_size)
 
 
 class _Json(msgspec.Struct, frozen=True):

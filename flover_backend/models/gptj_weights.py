@@ -7,7 +7,8 @@ from flover_backend.models.gptj import GptjLayer, GptjModel, LayerNorm
 from flover_backend.models.gptj_config import GptjConfig
 from flover_backend.models.weights import Weights
 
-EMBEDDING = "transformer.wte.weight"
+PREFIX = "transformer."
+EMBEDDING = PREFIX + "wte.weight"
 LM_HEAD = "lm_head.weight"
 
 
@@ -15,8 +16,8 @@ def build_gptj(config: GptjConfig, weights: Weights) -> GptjModel:
     """Take every tensor. Raises `ConfigError` naming missing, misshapen and surplus ones."""
     shape = (config.vocab_size, config.hidden_size)
     embedding = weights.take(EMBEDDING, shape)
-    layers = [_layer(config, weights, f"transformer.h.{i}.") for i in range(config.num_hidden_layers)]
-    final_norm = _norm(config, weights, "transformer.ln_f.")
+    layers = [_layer(config, weights, f"{PREFIX}h.{i}.") for i in range(config.num_hidden_layers)]
+    final_norm = _norm(config, weights, PREFIX + "ln_f.")
     head = embedding if config.tie_word_embeddings else weights.take(LM_HEAD, shape)
     lm_head = Linear(head, weights.take("lm_head.bias", shape[:1]))
     weights.finish(leftovers=(LM_HEAD,) if config.tie_word_embeddings else ())

@@ -9,7 +9,8 @@ from flover_backend.models.config import LlamaConfig
 from flover_backend.models.llama import LlamaLayer, LlamaModel
 from flover_backend.models.weights import Weights
 
-EMBEDDING = "model.embed_tokens.weight"
+PREFIX = "model."
+EMBEDDING = PREFIX + "embed_tokens.weight"
 LM_HEAD = "lm_head.weight"
 
 
@@ -17,8 +18,8 @@ def build_llama(config: LlamaConfig, weights: Weights) -> LlamaModel:
     """Take every tensor. Raises `ConfigError` naming missing, misshapen and surplus ones."""
     shape = (config.vocab_size, config.hidden_size)
     embedding = weights.take(EMBEDDING, shape)
-    layers = [_layer(config, weights, f"model.layers.{i}.") for i in range(config.num_hidden_layers)]
-    final_norm = weights.take("model.norm.weight", (config.hidden_size,))
+    layers = [_layer(config, weights, f"{PREFIX}layers.{i}.") for i in range(config.num_hidden_layers)]
+    final_norm = weights.take(PREFIX + "norm.weight", (config.hidden_size,))
     lm_head = Linear(embedding if config.tie_word_embeddings else weights.take(LM_HEAD, shape))
     weights.finish(leftovers=(LM_HEAD,) if config.tie_word_embeddings else ())
     return LlamaModel(config, embedding, layers, final_norm, lm_head)

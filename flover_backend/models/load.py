@@ -19,8 +19,10 @@ from flover_backend.models.config import DIALECTS, ModelConfig, parse_llama
 from flover_backend.models.gptj_config import ARCHITECTURE as GPTJ
 from flover_backend.models.gptj_config import parse_gptj
 from flover_backend.models.gptj_weights import EMBEDDING as GPTJ_EMBEDDING
+from flover_backend.models.gptj_weights import PREFIX as GPTJ_PREFIX
 from flover_backend.models.gptj_weights import build_gptj
 from flover_backend.models.llama_weights import EMBEDDING as LLAMA_EMBEDDING
+from flover_backend.models.llama_weights import PREFIX as LLAMA_PREFIX
 from flover_backend.models.llama_weights import build_llama
 from flover_backend.models.random_weights import RandomWeights, ShapesOnly
 from flover_backend.models.weights import Progress, WeightFiles, Weights
@@ -37,10 +39,12 @@ class Architecture(Generic[Config]):
     build: Callable[[Config, Weights], Model]
     dtype_tensor: str
     """Whose dtype is the checkpoint's, where config.json names none."""
+    prefix: str
+    """Of all tensors' names but the head's."""
 
 
-_LLAMA = Architecture(parse_llama, build_llama, LLAMA_EMBEDDING)
-_GPTJ = Architecture(parse_gptj, build_gptj, GPTJ_EMBEDDING)
+_LLAMA = Architecture(parse_llama, build_llama, LLAMA_EMBEDDING, LLAMA_PREFIX)
+_GPTJ = Architecture(parse_gptj, build_gptj, GPTJ_EMBEDDING, GPTJ_PREFIX)
 ARCHITECTURES: dict[str, Architecture[Any]] = dict.fromkeys(DIALECTS, _LLAMA) | {GPTJ: _GPTJ}
 """`architectures[0]` of config.json -> how to load it."""
 
@@ -66,7 +70,7 @@ def load_model(model_dir: Path, dtype: str, device: str, progress: Progress, loa
     if load_format == "random":
         total = _weight_bytes(architecture, config, torch_dtype)
         return architecture.build(config, RandomWeights(torch_dtype, place, progress, total))
-    with WeightFiles(model_dir, torch_dtype, place, progress) as weights:
+    with WeightFiles(model_dir, torch_dtype, place, progress, architecture.prefix) as weights:
         return architecture.build(config, weights)
 
 
@@ -102,7 +106,7 @@ def resolve_dtype(dtype: str, device: torch.device, model_dir: Path, load_format
             f"{model_dir / 'config.json'}: dtype is missing, and with load_format random there is no weight file to "
             f"take it from; set dtype to one of {', '.join(_DTYPES)}"
         )
-    with WeightFiles(model_dir, torch.float32, device, lambda stage, fraction: None) as weights:
+    with WeightFiles(model_dir, torch.float32, device, lambda stage, fraction: None, architecture.prefix) as weights:
         return weights.stored_dtype(architecture.dtype_tensor)
 
 

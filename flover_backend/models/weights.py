@@ -47,12 +47,19 @@ class Weights(Protocol):
 
 
 class WeightFiles:
-    """Owns the open files of one checkpoint. Use as a context manager; call `finish` after the last `take`."""
+    """Owns the open files of one checkpoint. Use as a context manager; call `finish` after the last `take`.
 
-    def __init__(self, model_dir: Path, dtype: torch.dtype, device: torch.device, progress: Progress) -> None:
+    prefix: what the names of all tensors but the head's begin with. A checkpoint of the model without its head, to
+    which a head was added later, has none of them: its tensors are asked for with the prefix and found without.
+    """
+
+    def __init__(
+        self, model_dir: Path, dtype: torch.dtype, device: torch.device, progress: Progress, prefix: str = ""
+    ) -> None:
         self._model_dir, self._dtype, self._device, self._progress = model_dir, dtype, device, progress
         self._files = {name: _open(model_dir / name) for name in _file_names(model_dir)}
         self._where = {key: file for file in self._files.values() for key in file.keys()}  # noqa: SIM118
+        self._absent_prefix = "" if any(key.startswith(prefix) for key in self._where) else prefix
         self._untaken = dict.fromkeys(self._where)
         self._reader: DeviceReader | None = None
         self._data: dict[str, tuple[Path, int]] = {}
@@ -67,17 +74,15 @@ class WeightFiles:
         self._files.clear()
         self._where.clear()
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._where
-
     def take(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         """The tensor in the load's dtype on its device. Raises `ConfigError` when missing or misshapen."""
         stored = self._check(name, shape)
-        self._untaken.pop(name, None)
+        self._untaken.pop(self._stored(name), None)
         if self._device.type != "cpu":
             return self._fill([name], [stored], torch.empty(shape, dtype=self._dtype, device=self._device))
         self._progress("weights", 1 - len(self._untaken) / len(self._where))
-        tensor: torch.Tensor = self._where[name].get_tensor(name)
+        stored_name = self._stored(name)
+        tensor: torch.Tensor = self._where[stored_name].get_tensor(stored_name)
         return tensor.to(device=self._device, dtype=self._dtype, copy=True)
 
     def take_stacked(self, names: Iterable[str], shapes: Iterable[tuple[int, ...]]) -> torch.Tensor:
@@ -87,15 +92,16 @@ class WeightFiles:
         names, shapes = list(names), list(shapes)
         stored = [self._check(name, shape) for name, shape in zip(names, shapes, strict=True)]
         for name in names:
-            self._untaken.pop(name, None)
+            self._untaken.pop(self._stored(name), None)
         shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
         return self._fill(names, stored, torch.empty(shape, dtype=self._dtype, device=self._device))
 
     def stored_dtype(self, name: str) -> torch.dtype:
         """The dtype that the file holds the tensor in."""
-        if name not in self._where:
+        stored_name = self._stored(name)
+        if stored_name not in self._where:
             raise ConfigError(f"{self._model_dir}: tensor {name} is missing")
-        return self._where[name].get_slice(name)[:0].dtype  # type: ignore[no-any-return]
+        return self._where[stored_name].get_slice(stored_name)[:0].dtype  # type: ignore[no-any-return]
 
     def finish(self, leftovers: tuple[str, ...] = ()) -> None:
         """Wait for the values. Raise `ConfigError` naming tensors that nobody took, but for harmless ones and those
@@ -109,11 +115,16 @@ class WeightFiles:
         if self._reader is not None:
             self._reader.wait(lambda fraction: self._progress("weights", fraction))
 
+    def _stored(self, name: str) -> str:
+        """The name that the file has for the tensor."""
+        return name.removeprefix(self._absent_prefix)
+
     def _check(self, name: str, shape: tuple[int, ...]) -> torch.dtype:
         """The dtype that the file holds the tensor in."""
-        if name not in self._where:
-            raise ConfigError(f"{self._model_dir}: tensor {name} is missing; expected shape {list(shape)}")
-        stored = self._where[name].get_slice(name)
+        stored_name = self._stored(name)
+        if stored_name not in self._where:
+            raise ConfigError(f"{self._model_dir}: tensor {stored_name} is missing; expected shape {list(shape)}")
+        stored = self._where[stored_name].get_slice(stored_name)
         if tuple(stored.get_shape()) != shape:
             raise ConfigError(
                 f"{self._model_dir}: tensor {name} has shape {stored.get_shape()}; config.json asks for {list(shape)}"
@@ -129,7 +140,7 @@ class WeightFiles:
             self._reader = DeviceReader(self._device)
             self._data = {key: place for name in self._files for key, place in _places(self._model_dir / name).items()}
         first = 0
-        for name, dtype in zip(names, stored, strict=True):
+        for name, dtype in zip(map(self._stored, names), stored, strict=True):
             rows = self._where[name].get_slice(name).get_shape()[0]
             self._reader.read(*self._data[name], dtype, out[first : first + rows])
             first += rows

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tiny_gptj
 import tiny_llama
 
 from flover_backend import bench
 from flover_backend.bench import BenchOptions
 
 
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama.write(Path(tmp_path_factory.mktemp("tiny")), model_type="llama", tie_word_embeddings=False)
+@pytest.fixture(scope="module", params=["llama", "gptj"])
+def model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    write = {"llama": tiny_llama.write, "gptj": tiny_gptj.write}[request.param]
+    return write(Path(tmp_path_factory.mktemp("tiny")), model_type=request.param, tie_word_embeddings=False)
 
 
 def test_it_measures_both_comparisons_and_the_tokens_agree(model_dir):

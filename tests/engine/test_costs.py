@@ -11,9 +11,12 @@ SMOLLM2 = IterationCost(651_000_000, 269_000_000, 30, device_speed(torch.device(
 LLAMA_13B_ON_H200 = IterationCost(
     26_030_000_000, 26_030_000_000, 40, device_speed(torch.device("cuda"), torch.float16, 1)
 )
+GPTJ_6B_ON_H200 = IterationCost(
+    12_102_000_000, 12_102_000_000, 28, device_speed(torch.device("cuda"), torch.float16, 1)
+)
 
 
-@pytest.mark.parametrize("cost", [SMOLLM2, LLAMA_13B_ON_H200])
+@pytest.mark.parametrize("cost", [SMOLLM2, LLAMA_13B_ON_H200, GPTJ_6B_ON_H200])
 @pytest.mark.parametrize("rows", [1, 2, 8, 31, 32, 256, 4096])
 def test_a_full_budget_costs_running_rows_at_most_two_and_a_half_iterations(cost, rows):
     budget = cost.prefill_token_budget(rows)

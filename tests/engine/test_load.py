@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import tiny_gptj
 import tiny_llama
 import torch
 from lone import Collector, make_request
@@ -24,6 +25,13 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama.write(Path(tmp_path_factory.mktemp("tiny")))
 
 
+@pytest.fixture(scope="module", params=[(tiny_llama, 2 * 8), (tiny_gptj, 2 * 16)], ids=["llama", "gptj"])
+def any_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A directory, and the bytes of a token in its KV buffer: 2 layers of keys and values in float32."""
+    tiny, items = request.param
+    return tiny.write(Path(tmp_path_factory.mktemp("any"))), 2 * 2 * items * 4
+
+
 def load(model_dir: Path, **keys: object):
     return load_engine(ModelJson(device="cpu", **keys), model_dir, lambda stage, fraction: None)
 
@@ -34,7 +42,8 @@ def refusal(model_dir: Path, **keys: object) -> str:
     return str(caught.value)
 
 
-def test_with_only_a_model_everything_is_resolved(model_dir):
+def test_with_only_a_model_everything_is_resolved(any_model):
+    model_dir, _ = any_model
     engine, info = load(model_dir)
     assert (info.max_rows, info.max_model_len, info.block_size) == (32, 256, 16)
     assert (info.max_tokens_limit, info.max_tokens_default, info.max_prompt_bytes) == (256, 16, 4096)
@@ -46,8 +55,8 @@ def test_with_only_a_model_everything_is_resolved(model_dir):
     engine.check_integrity()
 
 
-def test_a_loaded_engine_answers(model_dir):
-    engine, _ = load(model_dir, max_rows=2)
+def test_a_loaded_engine_answers(any_model):
+    engine, _ = load(any_model[0], max_rows=2)
     collector = Collector()
     request = make_request(1, [3, 4, 5], SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True))
     collector.expect(request)
@@ -114,20 +123,26 @@ def test_keys_that_ask_too_much_are_named(model_dir, keys, parts):
     assert all(part in text for part in parts), text
 
 
+def test_more_ends_of_text_than_a_row_can_mask_are_refused(tmp_path):
+    text = refusal(tiny_llama.write(tmp_path, eos_token_id=list(range(65))))
+    assert "eos_token_id: 65 ids in config.json and generation_config.json together; allowed: at most 64" in text
+
+
 def test_a_missing_directory_is_named(tmp_path):
     assert "nowhere" in refusal(tmp_path / "nowhere")
 
 
-def test_configuration_and_memory_are_logged_once(model_dir, caplog):
+def test_configuration_and_memory_are_logged_once(any_model, caplog):
+    model_dir, token_bytes = any_model
     with caplog.at_level(logging.INFO, logger=loading.__name__):
         load(model_dir, max_rows=4, kv_cache_tokens=512)
     lines = [record.getMessage() for record in caplog.records]
     (configuration,) = [json.loads(line.partition(": ")[2]) for line in lines if line.startswith("configuration")]
     assert configuration["max_rows"] == 4 and configuration["max_model_len"] == 256
-    assert (configuration["kv_cache_tokens"], configuration["kv_cache_bytes"]) == (512, 33 * 16 * 256)
+    assert (configuration["kv_cache_tokens"], configuration["kv_cache_bytes"]) == (512, 33 * 16 * token_bytes)
     assert configuration["prefill_token_budget"]["0"] == 4096
     (memory,) = [line for line in lines if line.startswith("memory")]
-    assert "(32 + 1) blocks x 16 tokens x 256 bytes" in memory
+    assert f"(32 + 1) blocks x 16 tokens x {token_bytes} bytes" in memory
     assert all(word in memory for word in ("weights", "activations", "KV", "free"))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from flover_backend.bench_engine.shapes import SHAPES
 from flover_backend.config import ModelJson
 from flover_backend.engine.reserve import reserve_for
 from flover_backend.engine.sizing import (
@@ -20,6 +22,7 @@ from flover_backend.engine.sizing import (
 )
 from flover_backend.engine.stages import StageTimes
 from flover_backend.errors import ConfigError
+from flover_backend.models.load import read_model_config
 
 GIB = 1 << 30
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
@@ -29,8 +32,8 @@ def model(device: torch.device = CUDA, **keys: Any) -> Any:
     """What sizing reads of LLaMA-13B in float16."""
     facts = {"num_layers": 40, "num_kv_heads": 40, "head_dim": 128, "vocab_size": 32000, "max_model_len": 2048}
     facts |= {"weight_bytes": 26_032_000_000, "dtype": torch.float16}
-    config = SimpleNamespace(activation_width=2 * 5120 + 3 * 13824)
-    return SimpleNamespace(device=device, config=config, **(facts | keys))
+    facts |= {"config": SimpleNamespace(activation_width=2 * 5120 + 3 * 13824)}
+    return SimpleNamespace(device=device, **(facts | keys))
 
 
 def blocks(free: int, of: Any = None, **keys: Any) -> int:
@@ -46,6 +49,18 @@ def test_a_13b_model_reserves_less_than_two_gib_and_a_cpu_nothing() -> None:
     assert reserve.total < 2 * GIB
     assert reserve_for(model(CPU), 256, 8192).total == 0
     assert reserve_for(model(), 8, 64).total < 0.6 * GIB
+
+
+def test_a_gptj_6b_s_reserve_follows_its_width(tmp_path: Path) -> None:
+    config = read_model_config(SHAPES["gptj-6b"].write(tmp_path))
+    assert config.activation_width == 2 * 4096 + 4096 + 2 * 16384, "x, residual, attended, and fc_in before and after"
+    facts = {"num_layers": 28, "num_kv_heads": 16, "head_dim": 256, "vocab_size": 50400, "weight_bytes": 12_102_000_000}
+    gptj = model(config=config, **facts)
+    assert kv_bytes_per_token(gptj) == 2 * 28 * 4096 * 2
+    reserve = reserve_for(gptj, 256, 8192)
+    assert 8448 * config.activation_width * 2 < reserve.activations < 1.25 * GIB
+    assert reserve.total < 2 * GIB
+    assert blocks(4 * GIB, gptj, max_rows=1) == 2048 // 16
 
 
 def test_the_default_is_nine_tenths_of_what_is_free_beside_the_reserve() -> None:

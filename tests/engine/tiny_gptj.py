@@ -12,14 +12,15 @@ from tiny_llama import EOS, MAX_LEN, VOCAB
 HIDDEN, LAYERS, HEADS, ROTARY_DIM = 32, 2, 2, 6
 
 
-def write(path: Path, seed: int = 0, gain: float = 2.5) -> Path:
-    """Save config.json and model.safetensors."""
+def write(path: Path, seed: int = 0, gain: float = 2.5, **keys: object) -> Path:
+    """Save config.json and model.safetensors; `keys` go over config.json's."""
     config = {
         "architectures": ["GPTJForCausalLM"],
         "vocab_size": VOCAB,
         "n_embd": HIDDEN,
         "n_layer": LAYERS,
         "n_head": HEADS,
+        "n_inner": None,
         "n_positions": MAX_LEN,
         "rotary_dim": ROTARY_DIM,
         "bos_token_id": None,
@@ -27,7 +28,7 @@ def write(path: Path, seed: int = 0, gain: float = 2.5) -> Path:
         "torch_dtype": "float32",
     }
     path.mkdir(parents=True, exist_ok=True)
-    (path / "config.json").write_text(json.dumps(config))
+    (path / "config.json").write_text(json.dumps(config | keys))
     save_file(weights(seed, gain), path / "model.safetensors")
     return path
 

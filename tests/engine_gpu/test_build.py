@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import tiny_gptj
 import tiny_llama
 import torch
 from gpu_engine import HAS_GPU
@@ -12,8 +13,8 @@ from flover_backend.models.load import load_model
 from flover_backend.scheduler.config import SchedulerConfig
 
 
-@pytest.mark.parametrize("max_rows", [1, 3])
-def test_changes_and_moves_ran_before_the_first_plan_and_left_nothing(tmp_path, monkeypatch, max_rows):
+@pytest.mark.parametrize(("tiny", "max_rows"), [(tiny_llama, 1), (tiny_llama, 3), (tiny_gptj, 3)])
+def test_changes_and_moves_ran_before_the_first_plan_and_left_nothing(tmp_path, monkeypatch, tiny, max_rows):
     from flover_backend.engine.gpu import mover, rows
     from flover_backend.engine.gpu.build import build_gpu_runner
     from flover_backend.kernels.gpu.row_changes import DEAD_ROW
@@ -33,9 +34,7 @@ def test_changes_and_moves_ran_before_the_first_plan_and_left_nothing(tmp_path, 
     watch(rows, "apply_changes")
     watch(rows, "move_rows")
     watch(mover, "copy_blocks")
-    model = load_model(
-        tiny_llama.write(tmp_path), "float32", "cuda" if HAS_GPU else "cpu", lambda stage, fraction: None
-    )
+    model = load_model(tiny.write(tmp_path), "float32", "cuda" if HAS_GPU else "cpu", lambda stage, fraction: None)
     kv = KVBuffer(model.num_layers, 4, 8, model.num_kv_heads, model.head_dim, model.dtype, model.device)
     config = SchedulerConfig(max_rows=max_rows, max_model_len=32, block_size=8, num_blocks=4, pipeline_depth=1)
     runner = build_gpu_runner(model, kv, config, 8)

@@ -14,11 +14,12 @@ from gpu_engine import HAS_GPU, GpuEngines
 from hypothesis import HealthCheck, Phase, given, settings
 from lone import make_request
 
-from flover_backend.bundled import path_of
+from flover_backend.bundled import names, path_of
 from flover_backend.models.load import load_model
 from flover_backend.request import SamplingParams
 
 MODES = ("none", "rows", "compact")
+ARCHITECTURES = ("llama", "gptj")
 HAPPENS = (
     "tokens", "fused iterations", "mixed iterations", "chunked prompts", "preemptions", "row_moves", "block_moves",
     "forks", "block_copies",
@@ -26,14 +27,13 @@ HAPPENS = (
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    path = tiny_llama.write(tmp_path_factory.mktemp("tiny"))
-    return _backbone(path)
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return _backbone(tiny_llama.write(tmp_path_factory.mktemp("tiny")))
 
 
 @pytest.fixture(scope="module")
 def gptj(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return _backbone(tiny_gptj.write(tmp_path_factory.mktemp("gptj")))
+    return _backbone(tiny_gptj.write(tmp_path_factory.mktemp("gptj"), seed=1))
 
 
 def _backbone(path) -> Backbone:
@@ -77,36 +77,30 @@ def full_traffic() -> Traffic:
     return Traffic([Visit(r, a) for r, a in zip(requests, arrivals, strict=True)], 4, 6, 12, 3)
 
 
-def test_everything_happens_and_tokens_equal_those_of_the_request_alone_on_the_cpu(backbone):
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_everything_happens_and_tokens_equal_those_of_the_request_alone_on_the_cpu(request, architecture):
+    backbone = request.getfixturevalue(architecture)
     backbone.check(full_traffic(), "compact", 1)
     assert all(backbone.seen[name] > 0 for name in HAPPENS), backbone.seen
 
 
-def test_tokens_of_a_gptj_equal_those_of_the_request_alone_on_the_cpu(gptj):
-    gptj.check(full_traffic(), "compact", 1)
-    assert gptj.seen["tokens"] > 15 and gptj.seen["mixed iterations"] > 0 and gptj.seen["forks"] > 0, gptj.seen
-
-
 @pytest.mark.gpu
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("reorder", MODES)
-def test_tokens_of_a_gptj_equal_in_random_traffic(gptj, reorder):
-    check(gptj, reorder, 6, (5, 8, 20))
+def test_tokens_equal_those_of_the_request_alone_on_the_cpu(request, architecture, reorder):
+    check(request.getfixturevalue(architecture), reorder, 12, (2, 5, 8))
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("reorder", MODES)
-def test_tokens_equal_those_of_the_request_alone_on_the_cpu(backbone, reorder):
-    check(backbone, reorder, 12, (2, 5, 8))
+def test_tokens_equal_in_a_crowd(request, architecture, reorder):
+    check(request.getfixturevalue(architecture), reorder, 5, (20, 30))
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("reorder", MODES)
-def test_tokens_equal_in_a_crowd(backbone, reorder):
-    check(backbone, reorder, 5, (20, 30))
-
-
-@pytest.mark.gpu
-def test_tokens_of_the_bundled_model_equal_the_cpus():
-    trained = _backbone(path_of("llama-demo"))
+@pytest.mark.parametrize("name", names())
+def test_tokens_of_the_bundled_model_equal_the_cpus(name):
+    trained = _backbone(path_of(name))
     check(trained, "rows", 4, (20, 30))
     assert trained.seen["near ties"] <= max(1, trained.seen["requests"] / 1000), trained.seen

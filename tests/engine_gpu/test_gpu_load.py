@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import tiny_gptj
 import tiny_llama
 import torch
 from gpu_engine import HAS_GPU
+from published_gptj import write as write_published
 from safetensors.torch import load_file, save_file
 
 from flover_backend.bench_engine.drive import drive, prompts, together
@@ -42,8 +45,9 @@ def test_files_arrive_bit_by_bit(tmp_path: Path, stored: torch.dtype, wanted: to
     assert told == sorted(told) and told[-1] == 1
 
 
-def test_random_weights_serve_and_a_profile_shows_kernels(tmp_path: Path) -> None:
-    path = tiny_llama.write(tmp_path, torch_dtype="float16")
+@pytest.mark.parametrize("tiny", [tiny_llama, tiny_gptj], ids=["llama", "gptj"])
+def test_random_weights_serve_and_a_profile_shows_kernels(tmp_path: Path, tiny: ModuleType) -> None:
+    path = tiny.write(tmp_path, torch_dtype="float16")
     (path / "model.safetensors").unlink()
     times = StageTimes(lambda stage, fraction: None)
     config = ModelJson(model=str(path), device="cuda", load_format="random")
@@ -55,6 +59,20 @@ def test_random_weights_serve_and_a_profile_shows_kernels(tmp_path: Path) -> Non
     timeline = record_iterations(engine, 4, 8, 6)
     assert [span.lane for span in timeline.host].count("plan") == 6
     assert {"products", "attention"} <= set(timeline.seconds_by_kind()) and 0 <= timeline.idle_share < 1
+
+
+def test_a_gptj_of_the_published_layout_serves(tmp_path: Path) -> None:
+    published = write_published(tiny_gptj.write(tmp_path / "tiny"), tmp_path / "published", torch.float16, 128)
+    engine, info = load_engine(ModelJson(device="cuda", max_rows=4), published, StageTimes(lambda *news: None))
+    assert (info.dtype, info.vocab_size, info.eos_token_ids) == ("float16", 128, [tiny_gptj.EOS])
+    record = drive(engine, together(prompts(3, 9, info.vocab_size), [3, 8, 5]))
+    assert [len(record.times(request)) for request in range(3)] == [3, 8, 5]
+
+
+def test_more_ends_of_text_than_a_row_can_mask_are_refused(tmp_path: Path) -> None:
+    path = tiny_llama.write(tmp_path, eos_token_id=list(range(65)))
+    with pytest.raises(ConfigError, match="eos_token_id: 65 ids"):
+        load_engine(ModelJson(device="cuda"), path, lambda stage, fraction: None)
 
 
 def test_weights_that_cannot_fit_are_refused_before_any_is_made(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ GPTJ_SHAPES = {
 CASES = [
     *((name, "gptj-tiny", torch.float32) for name in GPTJ_SHAPES),
     *(("gptj", "gptj-middle", dtype) for dtype in (torch.float32, torch.float16, torch.bfloat16)),
+    *(("gptj-partial", "gptj-middle", dtype) for dtype in (torch.float32, torch.float16, torch.bfloat16)),
     *((name, "tiny", torch.float32) for name in SHAPES),
     *((name, "middle", torch.float32) for name in ("llama-gqa", "qwen2", "qwen3")),
     *((name, "middle", torch.float16) for name in SHAPES),
@@ -120,11 +121,12 @@ def test_logits(name: str, size: str, dtype: torch.dtype, tmp_path: Path, device
 
 
 @pytest.mark.parametrize("dtype", NEAR_TIE, ids=lambda part: str(part).removeprefix("torch."))
+@pytest.mark.parametrize(("name", "size"), [("llama-gqa", "tiny"), ("gptj-partial", "gptj-tiny")])
 def test_decode_graph_mixed_graph_and_large_iterations_sample_the_same(
-    dtype: torch.dtype, tmp_path: Path, device: torch.device
+    name: str, size: str, dtype: torch.dtype, tmp_path: Path, device: torch.device
 ) -> None:
     """A companion's prompt of 20 or 1500 tokens makes an iteration of decoding rows mixed, or too large for a graph."""
-    _, model = load(SHAPES["llama-gqa"], TINY, dtype, tmp_path, device, gain=3.0)
+    _, model = load((SHAPES | GPTJ_SHAPES)[name], SIZES[size], dtype, tmp_path, device, gain=3.0)
     driven = Driven(model, 4, 1600, 2000)
     prompts = random_prompts(model.vocab_size, [40, 7, 90])
     companions = dict(zip((0, 20, 1500), random_prompts(model.vocab_size, [1, 20, 1500]), strict=True))

@@ -3,7 +3,9 @@ from __future__ import annotations
 import struct
 
 from flover_backend.engine.gpu.row_values import masked_tokens, row_ints
+from flover_backend.front.parameters import MAX_STOP_TOKENS
 from flover_backend.kernels import row_layout as layout
+from flover_backend.models.config_values import MAX_EOS_TOKEN_IDS
 from flover_backend.request import SamplingParams
 from flover_backend.scheduler.plan import Join
 
@@ -42,4 +44,10 @@ def test_masked_tokens_are_those_that_end_a_sequence():
     assert masks(min_tokens=1, stop_token_ids=(7, 2, 7)) == [7, 2, 5]
     assert masks(min_tokens=1, stop_token_ids=(7, 2), ignore_eos=True) == [7, 2]
     assert masks(min_tokens=1, ignore_eos=True) == []
-    assert len(masks(min_tokens=1, stop_token_ids=tuple(range(10, 10 + 64)))) == 66 <= layout.MAX_MASKS
+    assert len(masks(min_tokens=1, stop_token_ids=tuple(range(10, 10 + 64)))) == 66
+
+
+def test_the_most_stop_tokens_beside_the_most_eos_ids_are_all_masked():
+    stops, ends = tuple(range(MAX_STOP_TOKENS)), tuple(range(100, 100 + MAX_EOS_TOKEN_IDS))
+    masks = masked_tokens(SamplingParams(max_tokens=9, min_tokens=1, stop_token_ids=stops), ends)
+    assert masks == [*stops, *ends] and len(masks) <= layout.MAX_MASKS

@@ -66,6 +66,16 @@ def is_near_tie(entry: dict[str, dict[str, Any]]) -> bool:
     return bool(first - second < NEAR_TIE)
 
 
+def differing(cases: list[Case], alone: list[list[Answer]], fused: list[list[Answer]]) -> list[tuple[int, int]]:
+    """(case, place) of each first difference that is no near tie of a greedy request."""
+    found = []
+    for number, (one, other) in enumerate(zip(alone, fused, strict=True)):
+        at = first_difference(ids_of(one), ids_of(other))
+        if at is not None and not (cases[number].parameters["temperature"] == 0 and is_near_tie(entries_of(one)[at])):
+            found.append((number, at))
+    return found
+
+
 def test_fused_streams_have_the_tokens_they_have_alone(server: LiveServer) -> None:
     cases = make_cases(random.Random(7))
     ended = num_ended(wait_settled(server))
@@ -76,12 +86,7 @@ def test_fused_streams_have_the_tokens_they_have_alone(server: LiveServer) -> No
         time.sleep(case.pause_s)
         calls.append(start(server, case))
     fused = [call.rest() for call in calls]
-    differing = []
-    for number, (one, other) in enumerate(zip(alone, fused, strict=True)):
-        at = first_difference(ids_of(one), ids_of(other))
-        if at is not None and not (cases[number].parameters["temperature"] == 0 and is_near_tie(entries_of(one)[at])):
-            differing.append((number, at))
-    assert differing == []
+    assert differing(cases, alone, fused) == []
 
     after = wait_settled(server, ended + 2 * NUM_STREAMS)
     grown = {

@@ -12,6 +12,8 @@ import torch
 import transformers
 from hf_models import GPTJ_BASE, GPTJ_SHAPES, make, save
 from paged import Paged
+from published_gptj import CONFIG as PUBLISHED
+from published_gptj import write as write_published
 from safetensors.torch import load_file, save_file
 
 from flover_backend.errors import ConfigError
@@ -21,21 +23,13 @@ from flover_backend.models.load import load_model, read_model_config, resolve_dt
 
 Tensors = dict[str, torch.Tensor]
 PLAIN = {"architectures": ["GPTJForCausalLM"], "model_type": "gptj"} | GPTJ_BASE
-PUBLISHED = {
-    "activation_function": "gelu_new", "architectures": ["GPTJForCausalLM"], "attn_pdrop": 0.0, "bos_token_id": 50256,
-    "embd_pdrop": 0.0, "eos_token_id": 50256, "gradient_checkpointing": False, "initializer_range": 0.02,
-    "layer_norm_epsilon": 1e-05, "model_type": "gptj", "n_embd": 4096, "n_head": 16, "n_inner": None, "n_layer": 28,
-    "n_positions": 2048, "resid_pdrop": 0.0, "rotary": True, "rotary_dim": 64, "scale_attn_weights": True,
-    "summary_activation": None, "summary_first_dropout": 0.1, "summary_proj_to_labels": True,
-    "summary_type": "cls_index", "summary_use_proj": True, "tie_word_embeddings": False,
-    "tokenizer_class": "GPT2Tokenizer", "use_cache": True, "vocab_size": 50400,
-    "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50, "temperature": 1.0}},
-}  # fmt: skip
 FC_OUT = "transformer.h.1.mlp.fc_out.weight"
 
 
-def _read(path: Path, keys: dict[str, Any]) -> GptjConfig:
+def _read(path: Path, keys: dict[str, Any], generation: dict[str, Any] | None = None) -> GptjConfig:
     (path / "config.json").write_text(json.dumps({k: v for k, v in keys.items() if v != "absent"}))
+    if generation is not None:
+        (path / "generation_config.json").write_text(json.dumps(generation))
     config = read_model_config(path)
     assert isinstance(config, GptjConfig)
     return config
@@ -46,8 +40,8 @@ def directory(tmp_path: Path) -> Path:
     return save(make(GPTJ_SHAPES["gptj"]), tmp_path / "model")
 
 
-def _load(path: Path, load_format: str = "auto") -> Model:
-    return load_model(path, "float32", "cpu", lambda stage, fraction: None, load_format)
+def _load(path: Path) -> Model:
+    return load_model(path, "float32", "cpu", lambda stage, fraction: None)
 
 
 def _edit(path: Path, edit: Callable[[Tensors], object]) -> None:
@@ -81,6 +75,14 @@ def test_the_published_6b(tmp_path: Path) -> None:
     assert weight_bytes(tmp_path, "float16", "cpu") == 2 * 6_050_882_784
 
 
+def test_ends_of_text_come_from_both_files(tmp_path: Path) -> None:
+    assert _read(tmp_path, PLAIN, {"eos_token_id": [5, 2]}).eos_token_ids == (2, 5)
+    assert _read(tmp_path, PLAIN | {"eos_token_id": None}, {"eos_token_id": 7}).eos_token_ids == (7,)
+    assert len(_read(tmp_path, PLAIN | {"eos_token_id": [0, 1]}, {"eos_token_id": list(range(64))}).eos_token_ids) == 64
+    with pytest.raises(ConfigError, match="eos_token_id: 65 ids"):
+        _read(tmp_path, PLAIN | {"eos_token_id": [64]}, {"eos_token_id": list(range(64))})
+
+
 def test_absent_keys_take_transformers_defaults(tmp_path: Path) -> None:
     sizes = {"vocab_size": 50400, "n_embd": 256, "n_head": 2, "n_layer": 1, "n_positions": 64}
     read = _read(tmp_path, {"architectures": ["GPTJForCausalLM"]} | sizes)
@@ -107,6 +109,7 @@ def test_absent_keys_take_transformers_defaults(tmp_path: Path) -> None:
         ("n_positions", "absent"),
         ("layer_norm_epsilon", 0),
         ("eos_token_id", 307),
+        ("eos_token_id", list(range(65))),
         ("hidden_size", 65),
         ("num_key_value_heads", 2),
         ("max_position_embeddings", 1024),
@@ -162,6 +165,48 @@ def test_masks_of_old_checkpoints_stay_behind(directory: Path) -> None:
     assert torch.equal(Paged(_load(directory), 1, 16).run(work)[0], expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_laid_out_as_the_published_checkpoint(directory: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    published = write_published(directory, tmp_path / "published", dtype, padded_vocab=320)
+    assert len(list(published.glob("*.safetensors"))) > 2
+    assert resolve_dtype("auto", torch.device("cuda"), published) == dtype
+    model, work = _load(published), [(0, [3, 5, 9, 4])]
+    assert (model.vocab_size, model.eos_token_ids, model.max_model_len) == (320, (2,), 512)
+    logits, expected = Paged(model, 1, 16).run(work)[0], Paged(_load(directory), 1, 16).run(work)[0]
+    assert (logits[:, 307:] < -5000).all()
+    exact = dtype == torch.float32
+    torch.testing.assert_close(logits[:, :307], expected, atol=1e-4 if exact else 0.5, rtol=0)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_names_without_their_prefix(directory: Path, masks: bool) -> None:
+    """As of a model that was saved without its head."""
+    work = [(0, [3, 5, 9, 4])]
+    expected = Paged(_load(directory), 1, 16).run(work)[0]
+
+    def rename(tensors: Tensors) -> None:
+        for name in list(tensors):
+            tensors[name.removeprefix("transformer.")] = tensors.pop(name)
+        if masks:
+            tensors |= {f"h.{i}.attn.bias": torch.ones(1, 1, 8, 8, dtype=torch.bool).tril() for i in range(3)}
+            tensors |= {f"h.{i}.attn.masked_bias": torch.tensor(-1e9) for i in range(3)}
+
+    _edit(directory, rename)
+    assert torch.equal(Paged(_load(directory), 1, 16).run(work)[0], expected)
+    assert resolve_dtype("auto", torch.device("cuda"), directory) == torch.float32
+    _edit(directory, lambda tensors: tensors.update({"h.3.ln_1.weight": torch.zeros(64)}))
+    _fails(directory, r"unknown tensors h\.3\.ln_1\.weight")
+    _edit(directory, lambda tensors: [tensors.pop(name) for name in ("h.3.ln_1.weight", "h.1.ln_1.weight")])
+    _fails(directory, r"tensor h\.1\.ln_1\.weight is missing")
+
+
+@pytest.mark.parametrize("name", ["transformer.wte.weight", "lm_head.weight"])
+def test_a_name_with_and_without_its_prefix_is_not_both(directory: Path, name: str) -> None:
+    other = name.removeprefix("transformer.") if name.startswith("transformer.") else f"transformer.{name}"
+    _edit(directory, lambda tensors: tensors.update({other: tensors[name].clone()}))
+    _fails(directory, f"unknown tensors {other}")
+
+
 @pytest.mark.parametrize("name", GPTJ_SHAPES)
 def test_model_describes_itself(name: str, tmp_path: Path) -> None:
     reference = make(GPTJ_SHAPES[name], torch.float16)
@@ -171,11 +216,3 @@ def test_model_describes_itself(name: str, tmp_path: Path) -> None:
     assert model.weight_bytes == 2 * model.num_parameters == weight_bytes(path, "float16", "cpu")
     assert (model.max_model_len, model.eos_token_ids) == (512, (2,))
     assert resolve_dtype("auto", torch.device("cuda"), path) == torch.float16
-
-
-def test_random_weights_are_the_same_each_time_finite_and_lively(directory: Path) -> None:
-    (directory / "model.safetensors").unlink()
-    work = [(0, list(range(5, 40)))]
-    logits, again = (Paged(_load(directory, "random"), 1, 64).run(work)[0] for _ in range(2))
-    assert torch.equal(logits, again)
-    assert logits.isfinite().all() and 0.1 < logits.std() < 10

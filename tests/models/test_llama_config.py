@@ -150,6 +150,7 @@ WRONG = [
     ({"head_dim": 15}, "head_dim = 15.*even"),
     ({"eos_token_id": 307}, r"eos_token_id = 307.*0 \.\. 306"),
     ({"eos_token_id": "</s>"}, "eos_token_id"),
+    ({"eos_token_id": list(range(65))}, "eos_token_id: 65 ids .* at most 64"),
     ({"dtype": "float8_e4m3fn"}, "dtype = 'float8_e4m3fn'.*float32, float16, bfloat16"),
     ({"architectures": ["GemmaForCausalLM"]}, "architectures.*GemmaForCausalLM.*LlamaForCausalLM.*Qwen3ForCausalLM"),
     ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification.*supported"),

@@ -7,17 +7,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from hf_models import SHAPES, make, save
+from hf_models import GPTJ_SHAPES, SHAPES, make, save
 from paged import Paged
 
 from flover_backend.errors import ConfigError
 from flover_backend.models.batch import Model
 from flover_backend.models.load import load_model, resolve_dtype, weight_bytes
 
+DEEP_LLAMA = {
+    "architectures": ["LlamaForCausalLM"], "vocab_size": 101, "hidden_size": 256, "intermediate_size": 688,
+    "num_hidden_layers": 40, "num_attention_heads": 4, "max_position_embeddings": 64, "dtype": "float16",
+}  # fmt: skip
+DEEP_GPTJ = {
+    "architectures": ["GPTJForCausalLM"], "vocab_size": 101, "n_embd": 256, "n_layer": 40, "n_head": 4,
+    "n_positions": 64, "eos_token_id": 2, "dtype": "float16",
+}  # fmt: skip
 
-@pytest.fixture(params=["llama-gqa", "llama-biases", "llama-mqa-tied", "qwen3"])
+
+@pytest.fixture(params=["llama-gqa", "llama-biases", "llama-mqa-tied", "qwen3", "gptj", "gptj-tied"])
 def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    path = save(make(SHAPES[request.param]), tmp_path / "model")
+    path = save(make((SHAPES | GPTJ_SHAPES)[request.param]), tmp_path / "model")
     (path / "model.safetensors").unlink()
     return path
 
@@ -33,9 +42,8 @@ def test_the_same_model_each_time_finite_and_lively(directory: Path) -> None:
     assert logits.isfinite().all() and 0.1 < logits.std() < 10
 
 
-def test_it_stays_finite_in_half_precision_over_many_layers(tmp_path: Path) -> None:
-    config = {"architectures": ["LlamaForCausalLM"], "vocab_size": 101, "hidden_size": 256, "intermediate_size": 688}
-    config |= {"num_hidden_layers": 40, "num_attention_heads": 4, "max_position_embeddings": 64, "dtype": "float16"}
+@pytest.mark.parametrize("config", [DEEP_LLAMA, DEEP_GPTJ], ids=["llama", "gptj"])
+def test_it_stays_finite_in_half_precision_over_many_layers(tmp_path: Path, config: dict[str, object]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     logits = Paged(_load(tmp_path, "float16"), 1, 64).run([(0, [3, 4, 5, 6])])[0]
     assert logits.isfinite().all() and 0.3 < logits.std() < 3

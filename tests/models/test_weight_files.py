@@ -98,6 +98,18 @@ def test_harmless_leftovers(directory: Path) -> None:
     assert _load(directory).num_layers == 3
 
 
+def test_names_without_their_prefix(directory: Path) -> None:
+    work = [(0, [5, 6, 7])]
+    expected = Paged(_load(directory), 1, 16).run(work)[0]
+
+    def rename(tensors: Tensors) -> None:
+        for name in list(tensors):
+            tensors[name.removeprefix("model.")] = tensors.pop(name)
+
+    _edit(directory, rename)
+    assert torch.equal(Paged(_load(directory), 1, 16).run(work)[0], expected)
+
+
 def test_tied_head_may_be_in_the_file(tied: Path) -> None:
     _edit(tied, lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}))
     assert _load(tied).vocab_size == 307

@@ -33,11 +33,13 @@ def row_ints(join: Join, penalty_slot: int, masks: list[int]) -> list[int]:
 
 
 def masked_tokens(params: SamplingParams, eos_token_ids: tuple[int, ...]) -> list[int]:
-    """Tokens that would end the sequence, where min_tokens forbids them; at most MAX_MASKS of them."""
+    """Tokens that would end the sequence, where min_tokens forbids them; MAX_MASKS hold as many as there can be."""
     if params.min_tokens <= 0:
         return []
     ends = (*params.stop_token_ids, *(() if params.ignore_eos else eos_token_ids))
-    return list(dict.fromkeys(ends))[: layout.MAX_MASKS]
+    masks = list(dict.fromkeys(ends))
+    assert len(masks) <= layout.MAX_MASKS
+    return masks
 
 
 def _float_bits(params: SamplingParams) -> tuple[int, ...]:
