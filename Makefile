@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-all test-gpu sanitize-gpu lint format docs bench bench-gpu clean distclean
+.PHONY: help setup demo serve test test-all test-gpu sanitize-gpu lint format docs bench bench-gpu perf clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -48,6 +48,9 @@ bench: setup ## fused against one after another, on this machine's CPU
 
 bench-gpu: setup ## each line of docs/performance.md on this machine's GPU, with its bar
 	@$(BIN)/flover bench engine
+
+perf: setup ## perf_analyzer in each of its modes on a server with the bundled model: tables and pictures in out/
+	@$(BIN)/python -m benchmarks.perf_analyzer all
 
 clean: ## remove caches and output, keep .venv
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist out
