@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-all test-gpu sanitize-gpu lint format docs bench bench-gpu perf clean distclean
+.PHONY: help setup demo serve test test-all test-gpu sanitize-gpu lint format docs bench bench-gpu perf genai-perf clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -52,9 +52,12 @@ bench-gpu: setup ## each line of docs/performance.md on this machine's GPU, with
 perf: setup ## perf_analyzer in each of its modes on a server with the bundled model: tables and pictures in out/
 	@$(BIN)/python -m benchmarks.perf_analyzer all
 
+genai-perf: setup ## make .venv-genai-perf: genai-perf, and a perf_analyzer for it (docs/measuring.md)
+	@$(BIN)/python scripts/genai_perf.py
+
 clean: ## remove caches and output, keep .venv
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist out
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv and downloads too
-	rm -rf .venv .cache *.egg-info
+	rm -rf .venv .venv-genai-perf .cache *.egg-info

@@ -114,7 +114,7 @@ def test_a_file_of_hundreds_of_megabytes_takes_little_beside_itself(path: Path) 
     write(path, [one])
     whole = path.read_bytes()
     begin, end = whole.index(b'"requests": [') + len(b'"requests": ['), whole.rindex(b'], "window')
-    body, copies = whole[begin:end], 4000
+    body, copies = whole[begin:end], 4500
     with path.open("wb") as file:
         file.write(whole[:begin])
         for number in range(copies):
