@@ -114,6 +114,30 @@ def generate(
     run(url, name, prompt, stream=stream, parameters=parameters)
 
 
+@app.command()
+def top(
+    url: Annotated[
+        str, typer.Option(help="Where the server's metrics are: HOST:PORT or a URL.")
+    ] = "http://127.0.0.1:8002/metrics",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME or NAME/VERSION; may be given several times.", show_default="all flover models"),
+    ] = None,
+    interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.")] = 1.0,
+    window: Annotated[float, typer.Option(min=1, max=86400, help="Seconds that rates and latencies are over.")] = 10.0,
+    once: Annotated[bool, typer.Option("--once", help="Look twice, an interval apart, print once and end.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON for each look.")] = False,
+) -> None:
+    """Watch a live server: rows in flight, queue, KV in use, tokens/s, latencies; from its metrics alone.
+
+    Off a terminal it prints a line a look. Ctrl-C ends it.
+    """
+    from flover_backend.top.run import TopOptions
+    from flover_backend.top.run import top as run
+
+    run(TopOptions(url, tuple(model or ()), interval, window, once, json))
+
+
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="GGUF file of the LLaMA family.")],

@@ -35,7 +35,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def test_help_lists_the_commands() -> None:
     answer = run("--help")
     assert answer.returncode == 0
-    assert re.findall(r"^  ([a-z]+) ", answer.stdout, re.MULTILINE) == ["serve", "generate", "import", "demo", "bench"]
+    commands = ["serve", "generate", "top", "import", "demo", "bench"]
+    assert re.findall(r"^  ([a-z]+) ", answer.stdout, re.MULTILINE) == commands
 
 
 def test_every_key_of_model_json_is_a_flag_with_its_help() -> None:
