@@ -35,6 +35,7 @@ lint: setup ## ruff, its formatter, mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy --python-version 3.10 flover_backend
 
 format: setup ## format the code, fix what ruff can fix
 	@$(BIN)/ruff format .

@@ -11,7 +11,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from flover_backend.channel import (
     Drain,
@@ -33,9 +33,6 @@ from flover_backend.channel import (
 )
 from flover_backend.errors import EngineFailed
 from flover_backend.runtime_dir import Description, EngineFiles, described_engines
-
-if TYPE_CHECKING:
-    from typing import Self
 
 RECEIVE_BYTES = 1 << 18
 ANSWER_TIMEOUT_S = 30.0
@@ -77,7 +74,7 @@ class EngineObserver:
         name: str = "observer",
         load_timeout_s: float = ANSWER_TIMEOUT_S,
         on_loading: Callable[[Loading], None] = lambda loading: None,
-    ) -> Self:
+    ) -> EngineObserver:
         """Connect and wait until the engine is loaded; `load_timeout_s` bounds the time between its news."""
         connection = engine.files.connect()
         if connection is None:
@@ -110,7 +107,7 @@ class EngineObserver:
         """Disconnect."""
         self._connection.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> EngineObserver:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -47,12 +47,13 @@ class Traffic:
     async def run(self, client: FloverClient) -> None:
         """Send everything at its time and return when all is answered. Raises `RequestFailed`."""
         start = time.monotonic()
+        pairs = zip(self.records, self._prompts, strict=True)
+        tasks = [asyncio.ensure_future(self._send(client, record, prompt, start)) for record, prompt in pairs]
         try:
-            async with asyncio.TaskGroup() as group:
-                for record, prompt in zip(self.records, self._prompts, strict=True):
-                    group.create_task(self._send(client, record, prompt, start))
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def _send(self, client: FloverClient, record: Record, prompt: str, start: float) -> None:
         arrival = record.arrival

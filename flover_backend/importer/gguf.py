@@ -6,7 +6,6 @@ holds the hash of the GGUF, so that a second import of the same file does nothin
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -27,6 +26,7 @@ from flover_backend.importer.architecture import (
     read_shape,
     tensor_names,
 )
+from flover_backend.importer.digest import sha256_of
 from flover_backend.importer.progress import ReportProgress, silent
 from flover_backend.importer.safetensors import NAMES, DType, write_safetensors
 from flover_backend.importer.source import GGUFError, GGUFSource
@@ -170,8 +170,7 @@ def _sha256(file: Path, progress: ReportProgress) -> str:
     """Hex digest of the file. Raises `GGUFError` if it cannot be read."""
     progress("hash", 0, 1)
     try:
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(file)
     except OSError as error:
         raise GGUFError(f"{file}: {error.strerror}") from None
     progress("hash", 1, 1)

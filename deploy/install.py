@@ -1,0 +1,17 @@
+#!/usr/bin/env python3
+"""Makes a Triton server serve this backend, checks first whether it fits, and takes it out again (`--remove`).
+
+Run it with the Python of the server's stub: `python3 deploy/install.py --model-repository /models`. Needs the standard
+library of Python 3.9 alone; what it does is in the package flover_install beside it.
+"""
+
+import sys
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from flover_install.command import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main())
