@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -56,7 +56,7 @@ class FloverEngine:
         self._failure: str | None = None
         self._stopping: threading.Thread | None = None
 
-    def start(self) -> Self:
+    def start(self) -> FloverEngine:
         """Start the engine process and wait until it is loaded. Raises `ConfigError` or `EngineFailed`."""
         if self._client is not None:
             raise ConfigError(f"engine {self.name} was started before; make another one")
@@ -113,7 +113,7 @@ class FloverEngine:
         if self._stopping is not None and self._stopping is not threading.current_thread():
             self._stopping.join()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> FloverEngine:
         return self.start()
 
     def __exit__(
