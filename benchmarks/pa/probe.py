@@ -58,22 +58,23 @@ class Probe:
     def send(self, entry: Entry, timeout_s: float) -> None:
         """One request, read to its end. Raises `MeasurementFailed` with the server's text."""
         answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+        is_over = False
         self._client.start_stream(callback=lambda result, error: answers.put((result, error)))
         try:
             self._client.async_stream_infer(self._target.model, [_tensor(name, entry[name]) for name in entry])
-            is_final = False
-            while not is_final:
+            while not is_over:
                 result, error = answers.get(timeout=timeout_s)
                 if error is not None:
+                    is_over = True
                     raise MeasurementFailed(
                         f"the server refuses the longest of the requests: {error.message()}. Change --prompt-tokens, "
                         "--output-tokens or the server's configuration"
                     )
-                is_final = result.get_response().parameters["triton_final_response"].bool_param
+                is_over = result.get_response().parameters["triton_final_response"].bool_param
         except queue.Empty:
             raise MeasurementFailed(f"no response within {timeout_s:g} s to the one request that warms up") from None
         finally:
-            self._client.stop_stream(cancel_requests=not is_final)
+            self._client.stop_stream(cancel_requests=not is_over)
 
 
 def _tensor(name: str, value: Any) -> Any:

@@ -17,6 +17,7 @@ from benchmarks.pa.errors import MeasurementFailed
 from benchmarks.pa.export import read_export
 from benchmarks.pa.inputs import Lengths, Prompts, make_entries
 from benchmarks.pa.modes import Extent
+from benchmarks.pa.probe import Probe
 from benchmarks.pa.run import Target, command, run
 from benchmarks.pa.session import read_results
 
@@ -161,3 +162,16 @@ def test_an_unknown_flag_for_perf_analyzer_is_told_without_its_whole_usage(serve
     assert done.returncode == 1
     assert "unrecognized option '--nonsense'" in done.stderr
     assert "SYNOPSIS" not in done.stderr and len(done.stderr.splitlines()) < 10
+
+
+def test_a_server_that_is_not_there_is_told() -> None:
+    with (
+        Probe(Target("127.0.0.1:1")) as probe,
+        pytest.raises(MeasurementFailed, match="no model flover at 127.0.0.1:1"),
+    ):
+        probe.check()
+
+
+def test_a_model_that_is_not_there_is_told(server: LiveServer) -> None:
+    with Probe(Target(server.grpc_url, "nope")) as probe, pytest.raises(MeasurementFailed, match="no model nope at"):
+        probe.check()
