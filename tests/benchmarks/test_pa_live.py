@@ -167,7 +167,7 @@ def test_an_unknown_flag_for_perf_analyzer_is_told_without_its_whole_usage(serve
 def test_a_server_that_is_not_there_is_told() -> None:
     with (
         Probe(Target("127.0.0.1:1")) as probe,
-        pytest.raises(MeasurementFailed, match="no model flover at 127.0.0.1:1"),
+        pytest.raises(MeasurementFailed, match=r"no model flover at 127\."),
     ):
         probe.check()
 
