@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from benchmarks.pa import events
 from benchmarks.pa.errors import MeasurementFailed
 
 Times = np.ndarray[Any, np.dtype[np.int64]]
@@ -67,6 +68,8 @@ class _Outputs(msgspec.Struct):
     num_output_tokens: int | list[int] | str | None = None
     text_output: msgspec.Raw = msgspec.Raw(b'""')
     """Not decoded: perf_analyzer writes a tensor's bytes as they are, UTF-8 or not."""
+    response: str | None = None
+    """Over HTTP: server-sent events in place of tensors."""
 
 
 class _Request(msgspec.Struct):
@@ -134,6 +137,8 @@ def _request(raw: _Request) -> Request:
 def _num_tokens(raw: _Request, number: int) -> int:
     """Of a response: its ids; else the count that it states, when asked to; else one, as of any other backend."""
     outputs = raw.response_outputs[number] if number < len(raw.response_outputs) else _Outputs()
+    if outputs.response is not None:
+        return events.num_tokens(outputs.response)
     by_ids = _length(outputs.output_ids)
     if by_ids is not None:
         return by_ids
@@ -147,6 +152,8 @@ def _num_tokens(raw: _Request, number: int) -> int:
 def _is_empty_final(raw: _Request, tokens: list[int], asked: int | None) -> bool:
     """Whether the last response only said that it is the last. Numbers in it are then those of old memory."""
     last = raw.response_outputs[-1] if len(raw.response_outputs) == len(tokens) else _Outputs()
+    if last.response is not None:
+        return not last.response
     if bytes(last.text_output) not in (b'""', b"null"):
         return False
     has_ids = last.output_ids not in (None, "")

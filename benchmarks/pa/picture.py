@@ -69,7 +69,7 @@ def _draw_rate(axes: Any, result: Result) -> None:
     start = min(request.sent for request in result.requests)
     times = np.concatenate([request.times - start for request in result.requests]) / 1e9
     tokens = np.concatenate([request.tokens for request in result.requests])
-    end = max(float(times.max()), 1e-9)
+    end = max(float(times.max(initial=0)), 1e-9)
     counts, edges = np.histogram(times, bins=BINS, range=(0, end), weights=tokens)
     axes.stairs(counts / (end / BINS), edges, fill=True, color=RATE, alpha=0.8)
     mean = result.figures.tokens_per_s

@@ -100,8 +100,8 @@ def explain(status: int, output: str, command_line: Sequence[str]) -> str:
 
 def last_lines(output: str) -> list[str]:
     """The last that are not blank, indented. A wrong flag makes it print its whole usage: that is left out."""
-    told, _, _ = output.partition("\nUsage:")
-    lines = [line for line in told.splitlines() if line.strip() and not line.startswith("Usage:")]
+    told, _, _ = f"\n{output}".partition("\nUsage:")
+    lines = [line for line in told.splitlines() if line.strip()]
     return [f"    {line}" for line in lines[-LAST_LINES:]] or ["    (it printed nothing)"]
 
 

@@ -103,7 +103,9 @@ def test_generate_stream(genai_perf: Path, server: LiveServer, tmp_path: Path) -
     assert all(one["max_tokens"] == OUTPUT and one["stream"] is True for one in sent)
     assert [_num_tokens(request) for request in requests] == [OUTPUT] * REQUESTS
     (experiment,) = read_export(export)
-    check_times(document, means, figures(experiment.requests))
+    ours = figures(experiment.requests)
+    check_times(document, means, ours)
+    assert ours.num_tokens == REQUESTS * OUTPUT
     assert document["output_sequence_length"]["avg"] == pytest.approx(OUTPUT, abs=2)
 
 

@@ -87,6 +87,17 @@ def test_text_that_is_not_utf8_is_read(path: Path) -> None:
     assert read_export(path)[0].requests[0].num_tokens == 1
 
 
+def test_server_sent_events_are_counted(path: Path) -> None:
+    def event(ids: object) -> str:
+        return f'data: {{"model_name":"flover","output_ids":{ids},"text_output":"\\n data: "}}\n\n'
+
+    answer = [event(7), event(8) + event([9, 10]), event([1, 2, 3]), ""]
+    one = read_one(path, 0, [(when, {"response": text}) for when, text in enumerate(answer, start=1)])
+    assert (one.tokens.tolist(), one.had_empty_final) == ([1, 3, 3], True)
+    other = [(1, {"response": 'data: {"text_output": "a"}\n\ndata: [DONE]\n\n'})]
+    assert read_one(path, 0, other).tokens.tolist() == [1]
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
