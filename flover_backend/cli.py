@@ -42,7 +42,7 @@ def main() -> None:
 def serve(
     *,
     model: Annotated[
-        str | None, typer.Option(help="Hugging Face directory, or a bundled model.", show_default="llama-demo")
+        str | None, typer.Option(help="Hugging Face directory, or llama-demo or gptj-demo.", show_default="llama-demo")
     ] = None,
     name: Annotated[str, typer.Option(help="Triton's name of the model.")] = "flover",
     instances: Annotated[

@@ -25,7 +25,10 @@ class ModelJson(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     model: Annotated[
         str,
-        Meta(description="Hugging Face directory (absolute or relative to the version folder), or a bundled model."),
+        Meta(
+            description="Hugging Face directory (absolute or relative to the version folder), or a bundled model: "
+            "`llama-demo`, `gptj-demo`."
+        ),
     ] = "llama-demo"
     dtype: Annotated[
         Literal["auto", "float32", "float16", "bfloat16"],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_shape import SIZES, TINY
+from tiny_shape import SIZES, TINY, TINY_GPTJ
 from typer.testing import CliRunner
 
 from flover_backend import cli
@@ -19,6 +19,7 @@ from flover_backend.bench_engine.figures import Line, Spread
 from flover_backend.bench_engine.loading import load
 from flover_backend.bench_engine.run import DRIVING, EngineBenchOptions, bench_engine
 from flover_backend.bench_engine.session import Probed, Session
+from flover_backend.bench_engine.shapes import Shape
 from flover_backend.errors import ConfigError
 from flover_backend.models.load import load_model
 
@@ -30,10 +31,15 @@ def options(tmp_path: Path, *only: str, **keys: object) -> EngineBenchOptions:
     return EngineBenchOptions(**(given | {"sizes": SIZES, "shapes": {"tiny": TINY}} | keys))  # type: ignore[arg-type]
 
 
-def test_every_part_that_drives_an_engine(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("shape", "kv_items"),
+    [(TINY, 2 * 2 * 2 * 8), pytest.param(TINY_GPTJ, 2 * 2 * 2 * 16, marks=pytest.mark.slow)],
+    ids=["llama", "gptj"],
+)
+def test_every_part_that_drives_an_engine(tmp_path: Path, shape: Shape, kv_items: int) -> None:
     told: list[str] = []
     asked = ("first-token", "decode", "arrivals", "prefill", "join", "moves", "idle", "attention", "reorder")
-    lines = bench_engine(options(tmp_path, *asked), told.append)
+    lines = bench_engine(options(tmp_path, *asked, shapes={"tiny": shape}), told.append)
     measured = {part: [line for line in lines if line.part == part] for part in asked}
     assert {part: len(of) for part, of in measured.items()} == dict(
         zip(asked, (1, 2, 3, 2, 2, 1, 1, 1, 1), strict=True)
@@ -45,7 +51,7 @@ def test_every_part_that_drives_an_engine(tmp_path: Path) -> None:
             assert line.held is None and line.details["value"] > 0
     decode = measured["decode"][1].details
     assert decode["rows"] == 4 and decode["gaps_ms"]["count"] == SIZES.new_tokens - 1
-    kv_bytes = 4 * (8 + SIZES.new_tokens / 2) * 2 * 2 * 2 * 8 * 4
+    kv_bytes = 4 * (8 + SIZES.new_tokens / 2) * kv_items * 4
     saved = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert decode["kv_ms"] == pytest.approx(1e3 * kv_bytes / saved["probes"]["copy_bandwidth"]["median"])
     assert decode["bound_ms"] == pytest.approx(decode["products_ms"] + decode["kv_ms"])
@@ -80,13 +86,14 @@ def test_defaults_against_a_sweep(tmp_path: Path) -> None:
     assert any("impossible: ConfigError" in text for text in told)
 
 
-def test_load_in_a_process_of_its_own_reads_a_written_checkpoint(tmp_path: Path) -> None:
-    size = write_checkpoint(TINY.write(tmp_path), torch.float32, CPU, shard_bytes=20_000)
+@pytest.mark.parametrize("shape", [TINY, pytest.param(TINY_GPTJ, marks=pytest.mark.slow)], ids=["llama", "gptj"])
+def test_load_in_a_process_of_its_own_reads_a_written_checkpoint(tmp_path: Path, shape: Shape) -> None:
+    size = write_checkpoint(shape.write(tmp_path), torch.float32, CPU, shard_bytes=20_000)
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     model = load_model(tmp_path, "auto", "cpu", lambda stage, fraction: None)
     assert model.num_parameters * 4 == size
     told: list[str] = []
-    cold, warm = load(TINY, tmp_path, CPU, "auto", told.append)
+    cold, warm = load(shape, tmp_path, CPU, "auto", told.append)
     for line in (cold, warm):
         assert "read from safetensors" in line.what and 0 < line.details["value"] < 30
         assert "weights" in line.details["stages_s"] and line.details["process_s"] > line.details["imports_s"] > 0

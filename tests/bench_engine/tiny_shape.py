@@ -1,11 +1,17 @@
-"""A shape and sizes with which every part runs in seconds on a CPU."""
+"""Shapes and sizes with which every part runs in seconds on a CPU."""
 
 from __future__ import annotations
 
-from flover_backend.bench_engine.shapes import Shape, _config
+from flover_backend.bench_engine.shapes import SHAPES, Shape, _config
 from flover_backend.bench_engine.workloads import Sizes
 
 TINY = Shape("tiny", "Tiny", _config("LlamaForCausalLM", "float32", (101, 32, 48, 2, 4, 2), 256))
+_GPTJ = {"vocab_size": 101, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256, "rotary_dim": 6}
+TINY_GPTJ = Shape(
+    "tiny",
+    "Tiny GPT-J",
+    SHAPES["gptj-6b"].config | _GPTJ | {"bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"},
+)
 SIZES = Sizes(
     rows=(1, 4),
     new_tokens=20,

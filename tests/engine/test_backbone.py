@@ -7,6 +7,8 @@ run's decision was a near tie (margin under 1e-4), and these are counted.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import tiny_gptj
 import tiny_llama
@@ -29,13 +31,18 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 
 
 @pytest.fixture(scope="module")
+def gptj(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return Backbone(tiny_llama.load(tiny_gptj.write(tmp_path_factory.mktemp("gptj"))))
+
+
+@pytest.fixture(scope="module")
 def trained() -> Backbone:
     return Backbone(tiny_llama.load(path_of("llama-demo")))
 
 
 @pytest.fixture(scope="module")
-def gptj(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return Backbone(tiny_llama.load(tiny_gptj.write(tmp_path_factory.mktemp("gptj"))))
+def trained_gptj() -> Backbone:
+    return Backbone(tiny_llama.load(path_of("gptj-demo")))
 
 
 def check(backbone: Backbone, reorder: str, depth: int, examples: int, num_requests: tuple[int, ...]) -> None:
@@ -64,25 +71,36 @@ def test_tokens_equal_on_the_trained_model(trained, reorder, depth):
     check(trained, reorder, depth, 2, CROWD)
 
 
+@pytest.mark.parametrize(("reorder", "depth"), MODES)
+def test_tokens_equal_on_a_gptj(gptj, reorder, depth):
+    check(gptj, reorder, depth, 4, (2, 5, 8))
+
+
 @pytest.mark.parametrize(
-    ("reorder", "depth", "examples", "num_requests"),
-    [("none", 1, 12, (2, 5, 8)), ("rows", 0, 12, (2, 5, 8)), ("compact", 1, 3, CROWD)],
+    ("reorder", "depth"), [("compact", 1), *(pytest.param(*mode, marks=pytest.mark.slow) for mode in MODES[:-1])]
 )
-def test_tokens_equal_on_a_gptj(gptj, reorder, depth, examples, num_requests):
-    check(gptj, reorder, depth, examples, num_requests)
+def test_tokens_equal_on_a_gptj_in_a_crowd(gptj, reorder, depth):
+    check(gptj, reorder, depth, 3, CROWD)
 
 
-def test_everything_was_seen_and_near_ties_are_rare(backbone, trained, gptj):
+@pytest.mark.parametrize(("reorder", "depth"), [pytest.param("rows", 0, marks=pytest.mark.slow), ("compact", 1)])
+def test_tokens_equal_on_the_trained_gptj(trained_gptj, reorder, depth):
+    check(trained_gptj, reorder, depth, 2, CROWD)
+
+
+def test_everything_was_seen_and_near_ties_are_rare(backbone, trained, gptj, trained_gptj):
     """Of the runs above: a backbone that meets no preemption or no fork proves nothing about them."""
-    if not backbone.seen or not trained.seen or not gptj.seen:
+    backbones = (backbone, trained, gptj, trained_gptj)
+    if not all(each.seen for each in backbones):
         pytest.skip("counts what the tests above did; run the whole file")
-    assert all(backbone.seen[name] > 0 for name in HAPPENS), backbone.seen
-    assert all(gptj.seen[name] > 0 for name in HAPPENS), gptj.seen
-    seen = backbone.seen + trained.seen + gptj.seen
+    for each in (backbone, gptj):
+        assert all(each.seen[name] > 0 for name in HAPPENS), each.seen
+    seen = sum((each.seen for each in backbones), Counter())
     assert seen["near ties"] <= seen["requests"] / 1000, seen
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("architecture", "examples"), [("backbone", 100), ("gptj", 20)])
 @pytest.mark.parametrize(("reorder", "depth"), MODES)
-def test_tokens_equal_in_many_more_crowds(backbone, reorder, depth):
-    check(backbone, reorder, depth, 100, (5, *CROWD, 60))
+def test_tokens_equal_in_many_more_crowds(request, architecture, examples, reorder, depth):
+    check(request.getfixturevalue(architecture), reorder, depth, examples, (5, *CROWD, 60))

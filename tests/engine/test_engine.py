@@ -1,10 +1,11 @@
-"""The engine on a tiny model: it generates, reports, cancels and ends."""
+"""The engine on tiny models: it generates, reports, cancels and ends."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import tiny_gptj
 import tiny_llama
 from lone import Collector, make_engine, make_request, run_alone
 
@@ -13,9 +14,9 @@ from flover_backend.models.batch import Model
 from flover_backend.request import FinishReason, SamplingParams
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return tiny_llama.load(tiny_llama.write(Path(tmp_path_factory.mktemp("tiny"))))
+@pytest.fixture(scope="module", params=[tiny_llama, tiny_gptj], ids=["llama", "gptj"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return tiny_llama.load(request.param.write(Path(tmp_path_factory.mktemp("tiny"))))
 
 
 def test_alone_and_again_gives_the_same(model):
@@ -41,7 +42,7 @@ def test_stats_and_gauges_tell_what_happened(model):
     gauges = engine.gauges
     assert (gauges.num_running, gauges.num_waiting, gauges.num_waiting_tokens) == (2, 1, 3)
     assert gauges.used_blocks == 2 and gauges.used_blocks + gauges.free_blocks == 128
-    assert gauges.kv_bytes_mapped == 129 * 8 * 2 * 2 * 2 * 8 * 4
+    assert gauges.kv_bytes_mapped == 129 * 8 * 2 * 2 * model.num_kv_heads * model.head_dim * 4
     moved = []
     while engine.has_work:
         engine.step()

@@ -110,18 +110,26 @@ def test_one_key_value_head_of_many(device: torch.device) -> None:
     case.assert_close(attend(case), case.expected())
 
 
-@pytest.mark.parametrize(("heads", "kv_heads"), [(40, 40), (32, 8)])
-def test_compiles_for_hopper(heads: int, kv_heads: int) -> None:
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim", "tokens", "spilled_bytes"),
+    [
+        (40, 40, 128, 8192, 0),
+        (32, 8, 128, 8192, 0),
+        pytest.param(16, 16, 256, 8192, 40, marks=pytest.mark.slow),
+        pytest.param(16, 16, 256, 8, 0, marks=pytest.mark.slow),
+    ],
+)
+def test_compiles_for_hopper(heads: int, kv_heads: int, dim: int, tokens: int, spilled_bytes: int) -> None:
     group = heads // kv_heads
-    config = choose_config(8192, group, 128, torch.bfloat16)
+    config = choose_config(tokens, group, dim, torch.bfloat16)
     signature = dict.fromkeys(("query", "keys", "values", "out"), "*bf16:16")
     signature |= dict.fromkeys(("block_table", "items", "num_items"), "*i32:16")
     signature |= {"scale": "fp32", "query_stride": "i32:16", "table_stride": "i32:16"}
     constants = {
-        "KV_HEADS": kv_heads, "GROUP": group, "HEAD_DIM": 128, "DIM": 128, "BLOCK_SIZE": 16, "ROWS": config.rows,
+        "KV_HEADS": kv_heads, "GROUP": group, "HEAD_DIM": dim, "DIM": dim, "BLOCK_SIZE": 16, "ROWS": config.rows,
         "QUERIES": config.rows // group, "BLOCK_N": config.block_n, "STAGES": config.stages, "OVERLAP": True,
     }  # fmt: skip
     module = "flover_backend.kernels.gpu.prefill_attention"
     used = compile_kernel(module, "_prefill_kernel", signature, constants, num_warps=config.num_warps)
-    assert used.spilled_bytes == 0
+    assert used.spilled_bytes <= spilled_bytes
     assert used.shared_bytes <= 227 * 1024

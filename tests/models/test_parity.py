@@ -63,7 +63,8 @@ def test_prefill_and_decode_logits(name: str, dtype: torch.dtype, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "name", ["llama-gqa", "llama-mqa-tied", "llama-llama3-rope", "mistral", "qwen2", "qwen3", "gptj"]
+    "name",
+    ["llama-gqa", "llama-mqa-tied", "llama-llama3-rope", "mistral", "qwen2", "qwen3", "gptj", "gptj-whole-heads"],
 )
 def test_200_greedy_tokens(name: str, tmp_path: Path) -> None:
     reference = make(ALL[name], seed=7)
@@ -109,7 +110,7 @@ def test_auto_dtype_on_the_cpu_is_float32(tmp_path: Path) -> None:
     assert load_model(path, "auto", "cpu", lambda stage, fraction: None).dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["llama-gqa", "llama-mha-untied", "llama-mqa-tied", "mistral", "gptj"])
+@pytest.mark.parametrize("name", ["llama-gqa", "llama-mha-untied", "llama-mqa-tied", "mistral", *GPTJ_SHAPES])
 def test_packing_and_batching_change_at_most_the_rounding(name: str, tmp_path: Path) -> None:
     """Prompts alone and packed, and decode rows alone and beside others (on an AVX-512 machine: equal bit by bit)."""
     model = _load(make(ALL[name]), tmp_path, torch.float32)

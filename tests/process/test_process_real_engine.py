@@ -15,11 +15,10 @@ from flover_backend.front.client import EngineClient
 PROMPTS = [[100 + number, 200, 300, 17][: 2 + number % 3] for number in range(6)]
 
 
-def test_fused_requests_count_exactly_and_equal_lone_ones(host: Host) -> None:
-    config = ModelJson(model="llama-demo", max_rows=4, kv_cache_tokens=2048)
-    client = EngineClient.connect(
-        config, path_of("llama-demo"), "flover", "1", host.server.pid, "front", log=host.log.append
-    )
+@pytest.mark.parametrize("model", ["llama-demo", pytest.param("gptj-demo", marks=pytest.mark.slow)])
+def test_fused_requests_count_exactly_and_equal_lone_ones(host: Host, model: str) -> None:
+    config = ModelJson(model=model, max_rows=4, kv_cache_tokens=2048)
+    client = EngineClient.connect(config, path_of(model), "flover", "1", host.server.pid, "front", log=host.log.append)
     host.clients.append(client)
     recorder = Recorder()
     client.start(recorder)

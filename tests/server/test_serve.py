@@ -57,6 +57,17 @@ def test_sigint_lets_what_runs_finish_refuses_what_comes_and_leaves_nothing(flov
     assert wait_until_gone(server.mark) == []
 
 
+@pytest.mark.slow
+def test_the_bundled_gptj_is_served_by_its_name(flover: Start) -> None:
+    server, url = serve(flover, "--model", "gptj-demo")
+    answer = flover("generate", "And God said", "--temperature", "0", "--max-tokens", "12", "--url", url)
+    assert answer.wait() == 0
+    assert len(answer.text().split()) >= 5
+    server.process.send_signal(signal.SIGINT)
+    assert server.wait() == 0
+    assert wait_until_gone(server.mark) == []
+
+
 def test_a_second_signal_cuts_the_drain_short(flover: Start) -> None:
     server, url = serve(flover)
     long = flover("generate", *LONG, "2000", "--url", url)

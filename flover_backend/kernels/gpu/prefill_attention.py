@@ -212,7 +212,7 @@ def choose_config(num_tokens: int, group: int, head_dim: int, dtype: torch.dtype
     if dtype == torch.float32:
         return PrefillConfig(max(32, heads), 32 if dim <= 128 else 16, 1, 8)
     if num_tokens <= _FEW_TOKENS and heads <= 64:
-        return PrefillConfig(64, 64, 2, 4)
+        return PrefillConfig(64, 64, 2, 4 if dim <= 128 else 8)  # 4 warps have too few registers for a dim of 256
     return PrefillConfig(max(128, heads), 64, 2, 8)
 
 
