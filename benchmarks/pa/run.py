@@ -76,6 +76,7 @@ def run(
             time.sleep(POLL_S)
     finally:
         _end(process)
+    tick(time.monotonic() - started)  # a terminal's Ctrl-C ends perf_analyzer too: that is no failure of its own
     if process.returncode:
         raise MeasurementFailed(explain(process.returncode, log.read_text(errors="replace"), command_line))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from pa_command import measure
 from pa_exports import request, tokens, write
 
 from benchmarks import perf_analyzer
+from benchmarks.pa.modes import Mode
+from flover_backend.cli_options import flag_of
 
 
 def results_of(out: Path) -> list[dict[str, Any]]:
@@ -66,6 +70,16 @@ def test_an_export_of_several_experiments_is_read(tmp_path: Path, capsys: pytest
     assert "concurrency 2" in capsys.readouterr().out
 
 
+def test_the_page_names_no_flag_that_does_not_exist() -> None:
+    page = (ROOT / "docs" / "measuring.md").read_text().split("## genai-perf")[0]
+    signature = inspect.signature(perf_analyzer.perf_analyzer).parameters
+    ours = {flag_of(name) for name in signature} | {"--perf-analyzer"}
+    passed_on = {"--max-threads", "--warmup-request-count", "--stability-percentage", "--max-trials"}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page))
+    assert named - passed_on <= ours
+    assert {f"`{mode.value}" for mode in Mode} <= set(re.findall(r"`[a-z]+", page))
+
+
 @pytest.mark.slow
 def test_text_prompts_for_some_seconds(server: LiveServer, tmp_path: Path) -> None:
     prompts, out = tmp_path / "prompts.txt", tmp_path / "out"
@@ -113,7 +127,7 @@ def test_a_signal_leaves_no_process(number: signal.Signals, tmp_path: Path) -> N
             assert line, process.stderr.read()
         below = descendants(process.pid)
         assert len(below) >= 4, "perf_analyzer, tritonserver, its stub, the engine"
-        process.send_signal(number)
+        os.killpg(process.pid, number)  # as a terminal does; the server is in a session of its own
         assert process.wait(90) == 130
         assert "perf_analyzer: stopped" in process.stderr.read()
     deadline = time.monotonic() + 10
