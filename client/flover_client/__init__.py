@@ -2,6 +2,7 @@
 
 from flover_client.aio import AsyncClient, AsyncStream
 from flover_client.chat import ChatTemplate
+from flover_client.connection import Tls
 from flover_client.errors import (
     Cancelled,
     ConnectionFailed,
@@ -37,6 +38,7 @@ __all__ = [
     "Response",
     "Stream",
     "TemplateError",
+    "Tls",
     "TokenLogprob",
     "Unavailable",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Unpack
@@ -12,7 +12,8 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from flover_client.chat import ChatTemplate
-from flover_client.protocol import CHANNEL_OPTIONS, Progress, build_request, is_over
+from flover_client.connection import KEEPALIVE_S, Tls, channel_arguments, metadata
+from flover_client.protocol import Progress, build_request, is_over
 from flover_client.types import Message, Parameters, Prompt, Response
 
 
@@ -70,14 +71,32 @@ class AsyncStream(AsyncIterator[Response]):
 class AsyncClient:
     """A server's model. Owns a gRPC channel; an async context manager. Make it where an event loop runs.
 
-    url: host:port of Triton's gRPC endpoint. timeout_s: how long each request may take as a whole, None for no bound.
+    url: host:port of Triton's gRPC endpoint. model: as Triton names it; version: one of its versions, "" for the one
+    that the server's policy picks. timeout_s: how long each request may take as a whole, None for no bound. tls: None
+    for a connection in the clear. headers: sent with each request. keepalive_s: how long nothing may come before the
+    connection is probed; servers hang up on those that probe more often than they allow.
     """
 
-    def __init__(self, url: str = "127.0.0.1:8001", model: str = "flover", timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        url: str = "127.0.0.1:8001",
+        model: str = "flover",
+        timeout_s: float | None = None,
+        *,
+        version: str = "",
+        tls: Tls | None = None,
+        headers: Mapping[str, str] | None = None,
+        keepalive_s: float = KEEPALIVE_S,
+    ) -> None:
+        """Connects when the first request comes. Raises ValueError for what is no address, OSError for TLS files."""
         self.url = url
         self.model = model
+        self.version = version
         self.timeout_s = timeout_s
-        self._channel = grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS)
+        self._metadata = metadata(headers)
+        self._is_closed = False
+        make = grpc.aio.insecure_channel if tls is None else grpc.aio.secure_channel
+        self._channel = make(**channel_arguments(url, tls, keepalive_s))
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     async def __aenter__(self) -> AsyncClient:
@@ -90,12 +109,15 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         """Close the channel; requests that still live are cancelled."""
+        self._is_closed = True
         await self._channel.close()
 
     async def is_ready(self, timeout_s: float = 5) -> bool:
         """Whether the server is there and has the model."""
+        self._check_open()
+        request = service_pb2.ModelReadyRequest(name=self.model, version=self.version)
         try:
-            answer = await self._stub.ModelReady(service_pb2.ModelReadyRequest(name=self.model), timeout=timeout_s)
+            answer = await self._stub.ModelReady(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError:
             return False
         return bool(answer.ready)
@@ -145,9 +167,16 @@ class AsyncClient:
     def _open(
         self, prompt: Prompt, stream: bool, timeout_s: float | None, request_id: str, parameters: Parameters
     ) -> AsyncStream:
-        request = build_request(self.model, prompt, stream=stream, request_id=request_id, parameters=parameters)
+        self._check_open()
+        request = build_request(
+            self.model, self.version, prompt, stream=stream, request_id=request_id, parameters=parameters
+        )
         timeout_s = self.timeout_s if timeout_s is None else timeout_s
         # NOTE: the one request ends the sending side at once, so the server ends the stream with the answer; one that
         # stays open would keep the server from stopping.
-        call = self._stub.ModelStreamInfer(iter([request]), timeout=timeout_s)
+        call = self._stub.ModelStreamInfer(iter([request]), timeout=timeout_s, metadata=self._metadata)
         return AsyncStream(call, Progress(self.url, timeout_s))
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError("this client is closed")

@@ -7,7 +7,7 @@ Hugging Face's templates expect and nothing more.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,24 +37,19 @@ class ChatTemplate:
 
     @classmethod
     def from_file(cls, path: str | Path, **variables: Any) -> ChatTemplate:
-        """The template in a file: Jinja text, or a tokenizer_config.json with its special tokens.
+        """The template in a file (Jinja text, or tokenizer_config.json with its special tokens) or in a model's folder.
 
+        In a folder chat_template.jinja comes before tokenizer_config.json, whose special tokens count either way.
         Raises `TemplateError` when there is none.
         """
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8")
-            if path.suffix != ".json":
-                return cls(text, **variables)
-            settings = json.loads(text)
+            text, settings = _read(path)
         except (OSError, ValueError) as error:
             raise TemplateError(f"{path}: {error}") from None
-        template = settings.get("chat_template") if isinstance(settings, dict) else None
-        if isinstance(template, list):
-            template = next((entry.get("template") for entry in template if entry.get("name") == "default"), None)
-        if not isinstance(template, str):
-            raise TemplateError(f"{path} has no chat_template: give a file with the template's text")
-        return cls(template, **_special_tokens(settings) | variables)
+        if text is None:
+            text = _template_of(settings, path)
+        return cls(text, **_special_tokens(settings) | variables)
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True, **variables: Any) -> str:
         """The prompt of a conversation. Raises `TemplateError` when the template refuses it."""
@@ -103,8 +98,29 @@ class _PlainNamespace(Namespace):
         super().__setitem__(name, value)
 
 
-def _special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
+def _read(path: Path) -> tuple[str | None, Any]:
+    """(Jinja text, settings): what of both is there."""
+    if path.is_dir():
+        jinja, config = path / "chat_template.jinja", path / "tokenizer_config.json"
+        return _read(jinja)[0] if jinja.is_file() else None, _read(config)[1] if config.is_file() else {}
+    text = path.read_text(encoding="utf-8")
+    return (None, json.loads(text)) if path.suffix == ".json" else (text, {})
+
+
+def _template_of(settings: Any, path: Path) -> str:
+    """The default one of a tokenizer_config.json's. Raises `TemplateError`."""
+    template = settings.get("chat_template") if isinstance(settings, dict) else None
+    if isinstance(template, list):
+        template = next((entry.get("template") for entry in template if entry.get("name") == "default"), None)
+    if not isinstance(template, str):
+        raise TemplateError(f"{path} has no chat_template: give a file with the template's text")
+    return template
+
+
+def _special_tokens(settings: Any) -> dict[str, str]:
     """Name -> text; older files write a token as an object with its content."""
+    if not isinstance(settings, dict):
+        return {}
     tokens = {name: value for name, value in settings.items() if name.endswith("_token")}
     texts = {name: token.get("content") if isinstance(token, dict) else token for name, token in tokens.items()}
     return {name: text for name, text in texts.items() if isinstance(text, str)}

@@ -13,15 +13,14 @@ from tritonclient.grpc import InferResult, service_pb2
 from flover_client.errors import CLASSES, ConnectionFailed, RequestFailed, RequestTimeout, error_of_text
 from flover_client.types import Output, Prompt, Response, TokenLogprob
 
-CHANNEL_OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 FINAL = "triton_final_response"
 
 
 def build_request(
-    model: str, prompt: Prompt, *, stream: bool, request_id: str, parameters: Mapping[str, Any]
+    model: str, version: str, prompt: Prompt, *, stream: bool, request_id: str, parameters: Mapping[str, Any]
 ) -> service_pb2.ModelInferRequest:
     """The request message. Raises TypeError or ValueError for what has no JSON, or is no token id."""
-    request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
+    request = service_pb2.ModelInferRequest(model_name=model, model_version=version, id=request_id)
     request.parameters["triton_enable_empty_final_response"].bool_param = True
     if isinstance(prompt, str):
         _add(request, "text_input", "BYTES", _bytes(prompt))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Unpack
@@ -11,7 +11,8 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from flover_client.chat import ChatTemplate
-from flover_client.protocol import CHANNEL_OPTIONS, Progress, build_request, is_over
+from flover_client.connection import KEEPALIVE_S, Tls, channel_arguments, metadata
+from flover_client.protocol import Progress, build_request, is_over
 from flover_client.types import Message, Parameters, Prompt, Response
 
 
@@ -66,14 +67,32 @@ class Stream(Iterator[Response]):
 class Client:
     """A server's model. Owns a gRPC channel, which threads may share; a context manager.
 
-    url: host:port of Triton's gRPC endpoint. timeout_s: how long each request may take as a whole, None for no bound.
+    url: host:port of Triton's gRPC endpoint. model: as Triton names it; version: one of its versions, "" for the one
+    that the server's policy picks. timeout_s: how long each request may take as a whole, None for no bound. tls: None
+    for a connection in the clear. headers: sent with each request. keepalive_s: how long nothing may come before the
+    connection is probed; servers hang up on those that probe more often than they allow.
     """
 
-    def __init__(self, url: str = "127.0.0.1:8001", model: str = "flover", timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        url: str = "127.0.0.1:8001",
+        model: str = "flover",
+        timeout_s: float | None = None,
+        *,
+        version: str = "",
+        tls: Tls | None = None,
+        headers: Mapping[str, str] | None = None,
+        keepalive_s: float = KEEPALIVE_S,
+    ) -> None:
+        """Connects when the first request comes. Raises ValueError for what is no address, OSError for TLS files."""
         self.url = url
         self.model = model
+        self.version = version
         self.timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(url, options=CHANNEL_OPTIONS)
+        self._metadata = metadata(headers)
+        self._is_closed = False
+        make = grpc.insecure_channel if tls is None else grpc.secure_channel
+        self._channel = make(**channel_arguments(url, tls, keepalive_s))
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def __enter__(self) -> Client:
@@ -86,12 +105,15 @@ class Client:
 
     def close(self) -> None:
         """Close the channel; requests that still live are cancelled."""
+        self._is_closed = True
         self._channel.close()
 
     def is_ready(self, timeout_s: float = 5) -> bool:
         """Whether the server is there and has the model."""
+        self._check_open()
+        request = service_pb2.ModelReadyRequest(name=self.model, version=self.version)
         try:
-            answer = self._stub.ModelReady(service_pb2.ModelReadyRequest(name=self.model), timeout=timeout_s)
+            answer = self._stub.ModelReady(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError:
             return False
         return bool(answer.ready)
@@ -141,9 +163,16 @@ class Client:
     def _open(
         self, prompt: Prompt, stream: bool, timeout_s: float | None, request_id: str, parameters: Parameters
     ) -> Stream:
-        request = build_request(self.model, prompt, stream=stream, request_id=request_id, parameters=parameters)
+        self._check_open()
+        request = build_request(
+            self.model, self.version, prompt, stream=stream, request_id=request_id, parameters=parameters
+        )
         timeout_s = self.timeout_s if timeout_s is None else timeout_s
         # NOTE: the one request ends the sending side at once, so the server ends the stream with the answer; one that
         # stays open would keep the server from stopping.
-        call = self._stub.ModelStreamInfer(iter([request]), timeout=timeout_s)
+        call = self._stub.ModelStreamInfer(iter([request]), timeout=timeout_s, metadata=self._metadata)
         return Stream(call, Progress(self.url, timeout_s))
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError("this client is closed")

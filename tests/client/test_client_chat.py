@@ -86,3 +86,20 @@ def test_the_sandbox_holds(text: str) -> None:
 def test_messages_that_are_no_json() -> None:
     with pytest.raises(TemplateError, match="not JSON serializable"):
         ChatTemplate("x").render([{"role": "user", "content": object()}])
+
+
+def test_a_models_folder(tmp_path: Path) -> None:
+    """As the backend reads it: newer models keep the template in a file of its own, the tokens in the other."""
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(SETTINGS))
+    expected = render_chat(tmp_path, MESSAGES)
+    assert ChatTemplate.from_file(tmp_path).render(MESSAGES) == expected
+    (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0].content }}")
+    found = ChatTemplate.from_file(tmp_path).render(MESSAGES)
+    assert found == render_chat(tmp_path, MESSAGES) == "<s>" + MESSAGES[0]["content"]
+    (tmp_path / "tokenizer_config.json").unlink()
+    assert ChatTemplate.from_file(tmp_path, bos_token="<b>").render(MESSAGES).startswith("<b>Wie")
+
+
+def test_a_folder_without_a_template(tmp_path: Path) -> None:
+    with pytest.raises(TemplateError, match="has no chat_template"):
+        ChatTemplate.from_file(tmp_path)

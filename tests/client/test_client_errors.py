@@ -128,10 +128,34 @@ def test_a_tensor_that_triton_refuses(
     server: LiveServer, name: str, datatype: str, shape: list[int], raw: bytes
 ) -> None:
     """No client of this package sends such a one; the text of this Triton still has its code."""
-    request = build_request("flover", [5], stream=False, request_id="7", parameters={})
+    request = build_request("flover", "", [5], stream=False, request_id="7", parameters={})
     request.inputs.add(name=name, datatype=datatype, shape=shape)
     request.raw_input_contents.append(raw)
     with grpc.insecure_channel(server.grpc_url) as channel:
-        messages = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([request]))
-        with pytest.raises(InvalidArgument, match=name):
-            parse_response(next(messages))
+        (message,) = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([request]))
+    with pytest.raises(InvalidArgument, match=name):
+        parse_response(message)
+
+
+def test_a_version(server: LiveServer) -> None:
+    with Client(server.grpc_url, version="1") as client:
+        assert client.is_ready()
+        assert client.generate([5], max_tokens=2, ignore_eos=True).is_final
+    with Client(server.grpc_url, version="7") as client:
+        assert not client.is_ready()
+        with pytest.raises(NotFound, match="'flover' version 7 is not found"):
+            client.generate([5])
+    with Client(server.grpc_url, version="latest") as client, pytest.raises(InvalidArgument, match="'latest'"):
+        client.generate([5])
+
+
+@pytest.mark.parametrize("prompt", ["x" * 9_000_000, [5] * 3_000_000], ids=["text", "ids"])
+def test_a_prompt_beyond_grpcs_own_limit(client: Client, prompt: Any) -> None:
+    """gRPC refuses messages above 4 MB unless told otherwise; here the model's limit counts."""
+    with pytest.raises(InvalidArgument, match=r"text_input|input_ids"):
+        client.generate(prompt)
+
+
+def test_tritons_http_port(server: LiveServer) -> None:
+    with Client(f"127.0.0.1:{server.http_port}", timeout_s=30) as client, pytest.raises(ConnectionFailed):
+        client.generate("x")

@@ -103,12 +103,18 @@ def test_it_needs_none_of_the_backend() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd="/", env=environment, check=False).returncode == 0
 
 
-def test_the_wheel_is_typed(tmp_path: Path) -> None:
-    source = tmp_path / "client"
+def build_wheel(folder: Path) -> Path:
+    """The package's wheel, made of a copy of its source."""
+    source = folder / "client"
     shutil.copytree(PACKAGE, source, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
-    command = ["-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(source)]
+    command = ["-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source)]
     subprocess.run([sys.executable, *command], check=True, timeout=60)
-    (wheel,) = tmp_path.glob("flover_client-*.whl")
+    (wheel,) = folder.glob("flover_client-*.whl")
+    return wheel
+
+
+def test_the_wheel_is_typed(tmp_path: Path) -> None:
+    wheel = build_wheel(tmp_path)
     names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
     modules = (path for path in (PACKAGE / "flover_client").iterdir() if path.is_file())
     assert sorted(names) == sorted(f"flover_client/{path.name}" for path in modules)
