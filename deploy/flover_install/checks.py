@@ -170,6 +170,11 @@ def _packages(options: Options, facts: Facts) -> Iterator[Check]:
             yield Check(
                 "fail", "torch", f"pip finds none: {offer.error}; give --index-url, --torch-index or --engine-python"
             )
+        elif offer is not None and not offer.is_for_cpu and not wants_gpu(options, facts.gpus):
+            text = (
+                f"{offer.version} brings CUDA's libraries, of no use here; --torch-index names an index of CPU builds"
+            )
+            yield Check("warn", "torch", text)
         elif offer is not None:
             yield Check("ok", "torch", f"none in {options.python}; {offer.version} will be installed")
         return
@@ -240,7 +245,7 @@ def needed_disk(options: Options, facts: Facts) -> int:
     """Bytes of the packages, roughly; a torch with CUDA brings its libraries."""
     if options.no_deps or not brings_torch(options, facts.python):
         return 300 * MIB
-    return 9 * GIB if wants_gpu(options, facts.gpus) else 2 * GIB
+    return 2 * GIB if facts.torch_offer is not None and facts.torch_offer.is_for_cpu else 9 * GIB
 
 
 def _places(options: Options, facts: Facts) -> Iterator[Check]:

@@ -16,7 +16,7 @@ from .options import CHECKOUT, STAGING, Options
 LIBRARY, STUB, UTILS = "libtriton_python.so", "triton_python_backend_stub", "triton_python_backend_utils.py"
 SHARED_MEMORY = Path("/dev/shm")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-TORCH = "torch>=2.11"
+TORCH, TESTED_TORCH = "torch>=2.11", "2.13.0"
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,11 @@ class TorchOffer:
     version: str = ""
     index: str | None = None
     error: str = ""
+
+    @property
+    def is_for_cpu(self) -> bool:
+        """Its version says so: without CUDA's libraries."""
+        return self.version.endswith("+cpu")
 
 
 def gather(options: Options, owned: frozenset[str], *, packages_are_there: bool) -> Facts:
@@ -228,17 +233,20 @@ def _torch_offer(options: Options, python: PythonFacts, gpus: tuple[str, ...]) -
         return None
     if options.torch_index:
         return _dry_run(options, options.torch_index)
-    offer = _dry_run(options, None)
-    if wants_gpu(options, gpus) or offer.version.endswith("+cpu"):
-        return offer
+    newest = _dry_run(options, None)
+    if wants_gpu(options, gpus) or newest.is_for_cpu:
+        return newest
+    tested = _dry_run(options, None, f"torch=={TESTED_TORCH}+cpu")
+    if tested.is_for_cpu:
+        return tested
     from_pytorch = _dry_run(options, CPU_INDEX)
-    return offer if from_pytorch.error else from_pytorch
+    return from_pytorch if from_pytorch.is_for_cpu else newest
 
 
-def _dry_run(options: Options, index: str | None) -> TorchOffer:
+def _dry_run(options: Options, index: str | None, torch: str = TORCH) -> TorchOffer:
     flags = ["--dry-run", "--ignore-installed", "--no-deps", "--quiet", "--report", "-", "--retries", "1"]
     given = [*options.pip_arguments, *(("--index-url", index) if index else ())]
-    command = [str(options.python), "-m", "pip", "--disable-pip-version-check", "install", *flags, *given, TORCH]
+    command = [str(options.python), "-m", "pip", "--disable-pip-version-check", "install", *flags, *given, torch]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False, cwd="/")
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -275,7 +275,7 @@ def _config(options: Options, name: str, instances: int) -> str:
 
 
 def _model_py(options: Options) -> str:
-    shipped = (CHECKOUT / "model_repository" / "flover" / "1" / "model.py").read_text()
+    shipped = (CHECKOUT / "flover_backend" / "front" / "model.py").read_text()
     path = f"import sys\n\nsys.path.insert(0, {str(options.packages)!r})\n\n"
     return shipped.replace("from flover_backend", f"{path}from flover_backend", 1)
 

@@ -156,6 +156,8 @@ def _start_engine(
     spec: EngineSpec, key: EngineKey, files: EngineFiles, listener: socket.socket
 ) -> subprocess.Popen[bytes]:
     python = spec.config.engine_python or sys.executable
+    if "/" in python:
+        python = os.path.abspath(python)  # relative to where the server was started
     if not python:
         raise ConfigError("engine_python is not set and this interpreter does not know its own path; set engine_python")
     arguments = {
@@ -168,7 +170,7 @@ def _start_engine(
     }
     if spec.factory:
         arguments["--factory"] = spec.factory
-    command = [python, "-P", "-m", "flover_backend.engine.process", *(x for pair in arguments.items() for x in pair)]
+    command = [python, "-m", "flover_backend.engine.process", *(x for pair in arguments.items() for x in pair)]
     # NOTE: a Ctrl-C reaches the whole process group; blocked signals stay blocked in the child until it ignores them.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     try:
@@ -176,10 +178,17 @@ def _start_engine(
             command,
             stdin=subprocess.DEVNULL,
             pass_fds=(listener.fileno(),),
-            env={**os.environ, "PYTHONPATH": _python_path(own_interpreter=spec.config.engine_python is None)},
+            # NOTE: with -m Python imports from its working directory first; Python 3.10 cannot be told not to, so it is
+            # one that only this user writes to.
+            cwd=files.directory,
+            env={
+                **os.environ,
+                "PYTHONSAFEPATH": "1",
+                "PYTHONPATH": _python_path(own_interpreter=spec.config.engine_python is None),
+            },
         )
     except OSError as error:
-        raise ConfigError(f"engine_python {python} does not start: {error}; give the path of a Python 3.11+") from None
+        raise ConfigError(f"engine_python {python} does not start: {error}; give the path of a Python 3.10+") from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 

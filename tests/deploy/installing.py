@@ -12,8 +12,7 @@ from pathlib import Path
 from live_server import ROOT
 from server_root import ServerRoot
 
-sys.path.insert(0, str(ROOT / "deploy"))
-
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 SCRIPT = ROOT / "deploy" / "install.py"
 QUICK = ("--no-deps", "--pip-arg=--no-build-isolation")
 """The dependencies are in the tests' environment already, and so is setuptools."""
@@ -50,3 +49,16 @@ def snapshot(*folders: Path) -> dict[str, str]:
             kind = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
             found[str(path)] = f"{kind} {path.stat().st_mode:o}"
     return found
+
+
+def build_wheels(folder: Path, *projects: str) -> list[Path]:
+    """Wheels of projects of this repository, made from a copy of its tracked files: none of an older build."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    source = folder / "source"
+    for name in listed.split("\0"):
+        if (name.startswith(("flover_backend/", "client/")) or "/" not in name) and (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    command = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder / "wheels")]
+    subprocess.run([*command, *(str(source / project) for project in projects)], check=True)
+    return sorted((folder / "wheels").iterdir())

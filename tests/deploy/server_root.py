@@ -49,7 +49,14 @@ class ServerRoot:
         }
 
     @contextmanager
-    def serving(self, folder: Path, repository: Path, models: list[str], *arguments: str) -> Iterator[LiveServer]:
+    def serving(
+        self,
+        folder: Path,
+        repository: Path,
+        models: list[str],
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+    ) -> Iterator[LiveServer]:
         """A server under explicit control with these models; ended with the block. `folder` gets its log."""
         folder.mkdir(parents=True, exist_ok=True)
         common = [
@@ -60,19 +67,19 @@ class ServerRoot:
             "--allow-gpu-metrics=false",
             "--pinned-memory-pool-byte-size=0",
         ]
-        server = LiveServer(folder, [*common, *arguments], self.environment())
+        server = LiveServer(folder, [*common, *arguments], environment or self.environment())
         try:
             yield server
         finally:
             server.stop()
 
 
-def make_server_root(folder: Path, *, with_package: bool) -> ServerRoot:
+def make_server_root(folder: Path, *, with_package: bool, release: str = RELEASE) -> ServerRoot:
     """`with_package`: the stub's Python finds flover_backend (as after pip install); else only what it needs."""
     root = folder / "tritonserver"
     backend = root / "backends" / "python"
     backend.mkdir(parents=True)
-    stub = TRITON / "python_backend_stubs" / RELEASE / "triton_python_backend_stub"
+    stub = TRITON / "python_backend_stubs" / release / "triton_python_backend_stub"
     for source in [*(path for path in (TRITON / "backends" / "python").iterdir() if path.is_file()), stub]:
         shutil.copy2(source, backend / source.name)
     py_compile.compile(str(backend / "triton_python_backend_utils.py"))  # as the first server would

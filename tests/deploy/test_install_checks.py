@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import installing  # noqa: F401 (puts deploy/ on the path)
 import pytest
 from installing import snapshot
+from live_server import ROOT
 
 from flover_install import command
 from flover_install.checks import Check, check, instances_for
-from flover_install.facts import Facts, PythonFacts, TorchOffer
+from flover_install.facts import TESTED_TORCH, Facts, PythonFacts, TorchOffer
 from flover_install.options import Options, options_from, parser
 
 PACKAGES = {"numpy": "1.26.4", "msgspec": "0.22.0", "tokenizers": "0.23.3", "pip": "24.0", "torch": None}
@@ -178,6 +178,7 @@ def test_a_fault_is_named_with_what_to_do_and_nothing_is_changed(
     ("change", "said"),
     [
         (facts(triton=None), "Triton: version unknown"),
+        (facts(torch_offer=TorchOffer("2.14.1")), "2.14.1 brings CUDA's libraries"),
         (facts(shm_total=64 << 20, shm_free=60 << 20), "--shm-size=1g"),
     ],
 )
@@ -196,6 +197,10 @@ def test_a_gpu_that_the_server_will_have_is_taken_at_its_word() -> None:
 def test_a_stub_that_reads_numpy_2_takes_either() -> None:
     newer = packages(numpy="2.1.3")(replace(GOOD, stub_takes_numpy2=True))
     assert lines(check(options(), newer), "fail") == []
+
+
+def test_the_tested_torch_is_the_pinned_one() -> None:
+    assert f"torch=={TESTED_TORCH} " in (ROOT / "constraints.txt").read_text()
 
 
 def test_fronts_suit_the_host() -> None:

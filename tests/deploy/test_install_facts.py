@@ -6,7 +6,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import installing  # noqa: F401 (puts deploy/ on the path)
 import pytest
 from installing import run_install
 from live_server import SITE_PACKAGES, TRITON
