@@ -67,8 +67,8 @@ class Probe:
                 if error is not None:
                     is_over = True
                     raise MeasurementFailed(
-                        f"the server refuses the longest of the requests: {error.message()}. Change --prompt-tokens, "
-                        "--output-tokens or the server's configuration"
+                        f"the server refuses the longest of the requests: {error.message()}. What it asks follows from "
+                        "--prompt-tokens, --output-tokens, --vocab-size, --prompt-file and --temperature"
                     )
                 is_over = result.get_response().parameters["triton_final_response"].bool_param
         except queue.Empty:

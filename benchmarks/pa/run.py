@@ -19,6 +19,7 @@ HINTS = {
     "Failed to retrieve results": (
         "An error response to any request ends perf_analyzer's run; the last line above is the server's."
     ),
+    "token id": "Random prompts hold ids below --vocab-size.",
     "before request period was reached": (
         "A request had fewer responses than --request-period. A response may hold several tokens, so that there are "
         "fewer responses than tokens: give a smaller --request-period or longer --output-tokens."
