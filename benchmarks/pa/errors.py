@@ -7,3 +7,10 @@ from flover_backend.errors import FloverError
 
 class MeasurementFailed(FloverError):
     """There are no figures: a flag is wrong, perf_analyzer failed, or its export cannot be read."""
+
+
+class BrokenExport(MeasurementFailed):
+    """The export is no JSON: perf_analyzer 2.51 stops writing at a number that JSON cannot hold.
+
+    It finds one now and then in the memory that it writes for an output which a response lacks (cumulative_logprob).
+    """

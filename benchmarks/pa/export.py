@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.pa import events
-from benchmarks.pa.errors import MeasurementFailed
+from benchmarks.pa.errors import BrokenExport, MeasurementFailed
 
 Times = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -95,11 +95,11 @@ class _File(msgspec.Struct):
 
 
 def read_export(path: Path) -> list[Experiment]:
-    """Raises `MeasurementFailed` for what is not such a file, or holds no request."""
+    """Raises `BrokenExport` for what is not such a file, `MeasurementFailed` for one that holds no request."""
     try:
         found = _read(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise MeasurementFailed(f"{path} is not a complete export of perf_analyzer: {error}") from None
+        raise BrokenExport(f"{path} is not a complete export of perf_analyzer: {error}") from None
     if not any(experiment.requests for experiment in found):
         raise MeasurementFailed(
             f"{path} holds no request. By time only requests that end inside a window are written: "

@@ -175,3 +175,25 @@ def test_a_server_that_is_not_there_is_told() -> None:
 def test_a_model_that_is_not_there_is_told(server: LiveServer) -> None:
     with Probe(Target(server.grpc_url, "nope")) as probe, pytest.raises(MeasurementFailed, match="no model nope at"):
         probe.check()
+
+
+def test_a_run_whose_export_breaks_off_is_repeated(server: LiveServer, tmp_path: Path) -> None:
+    real = lay_out_perf_analyzer(tmp_path / "libraries")
+    once = tmp_path / "cuts_its_first_export_short"
+    once.write_text(
+        f"""#!/bin/sh
+export LD_LIBRARY_PATH={tmp_path / "libraries"}:$LD_LIBRARY_PATH
+{real.path} "$@" || exit 1
+[ -e {tmp_path}/cut ] || {{ : >{tmp_path}/cut; truncate -s -200 {tmp_path}/out/*/profile.json; }}
+"""
+    )
+    once.chmod(0o755)
+    done = measure(
+        [
+            *("concurrency", "--url", server.grpc_url, "--out", str(tmp_path / "out"), "--concurrency", "2"),
+            *("--requests", "4", "--output-tokens", "8", "--perf-analyzer", str(once)),
+        ]
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("measuring again") + done.stderr.count("measuring again") == 1
+    assert len(read_export(next((tmp_path / "out").glob("*/profile.json")))[0].requests) == 4
