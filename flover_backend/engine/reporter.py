@@ -16,10 +16,13 @@ from flover_backend.engine.metrics import EngineMetrics
 INTERVAL_S = 0.5
 IDLE_INTERVAL_S = 0.02
 """An engine that falls idle a thousand times a second does not say so each time."""
+HEARTBEAT_S = 2.0
+"""An idle engine says how it is so often: the engine that it replaced in a reload ends later, and writes to the same
+gauges until then."""
 
 
 class MetricsReporter:
-    """Sends the leader a snapshot every 0.5 s while the engine runs, and when it falls idle or something changes."""
+    """Sends the leader a snapshot: every 0.5 s while the engine runs, every 2 s while it is idle, and on a change."""
 
     def __init__(self, info: EngineInfo, post: Callable[[int, ToFront], None]) -> None:
         """`post(connection, message)` sends."""
@@ -75,8 +78,9 @@ class MetricsReporter:
     def seconds_to_next(self, now: float) -> float | None:
         """Until an idle engine has something to do here; None when there is nothing."""
         waits = [self._held.seconds_left(now)]
-        if self._is_due and self._leadership.leader is not None:
-            waits.append(max(0.0, self._last_snapshot + IDLE_INTERVAL_S - now))
+        if self._leadership.leader is not None:
+            interval = IDLE_INTERVAL_S if self._is_due else HEARTBEAT_S
+            waits.append(max(0.0, self._last_snapshot + interval - now))
         return min((wait for wait in waits if wait is not None), default=None)
 
     def report(self, gauges: EngineGauges, now: float, is_idle: bool) -> None:
@@ -84,8 +88,8 @@ class MetricsReporter:
         for ended in self._held.due(now):
             self._count(ended)
         leader = self._leadership.leader
-        interval = IDLE_INTERVAL_S if is_idle else INTERVAL_S
-        if not self._is_due or leader is None or now - self._last_snapshot < interval:
+        interval = INTERVAL_S if not is_idle else IDLE_INTERVAL_S if self._is_due else HEARTBEAT_S
+        if leader is None or now - self._last_snapshot < interval:
             return
         snapshot = self.metrics.snapshot(gauges)
         self._leadership.sent(snapshot)

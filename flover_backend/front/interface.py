@@ -46,6 +46,9 @@ class MetricsSink(Protocol):
     def on_metrics(self, metrics: Metrics) -> None:
         """A snapshot to write."""
 
+    def on_engine_gone(self) -> None:
+        """The engine has failed: no snapshot will come any more."""
+
     def close(self, timeout_s: float) -> bool:
         """End; False when it took longer than `timeout_s`."""
 

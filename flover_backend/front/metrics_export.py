@@ -3,6 +3,9 @@
 Every front creates all families and all their series when it loads, so that a leader's end takes none of them away.
 The table of families is metric_families.py's. Each write is a round trip to Triton, so a thread of its own does it,
 and of snapshots that come faster than they can be written only the last counts.
+
+A series stays in Triton's registry when its model is unloaded or its engine is gone; its gauges are set to 0 then.
+(Giving the handles back would remove it. 24.10 crashed when one front did so while another held the same series.)
 """
 
 from __future__ import annotations
@@ -85,6 +88,8 @@ class MetricsWriter:
         self._leader: tuple[Metrics | None] | None = None
         self._latest: Metrics | None = None
         self._closing = False
+        self._is_over = False
+        self._leads = False
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
 
@@ -100,10 +105,19 @@ class MetricsWriter:
             self._latest = metrics
             self._news.notify()
 
-    def close(self, timeout_s: float) -> bool:
-        """Write what came, end the thread; False when it took longer than `timeout_s`."""
+    def on_engine_gone(self) -> None:
+        """No snapshot will come any more: the leader sets the gauges to 0."""
         with self._news:
-            self._closing = True
+            self._is_over = True
+            self._news.notify()
+
+    def close(self, timeout_s: float) -> bool:
+        """Write what came, set the leader's gauges to 0 (a successor writes its own), end the thread.
+
+        False when it took longer than `timeout_s`.
+        """
+        with self._news:
+            self._closing = self._is_over = True
             self._news.notify()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -111,15 +125,18 @@ class MetricsWriter:
     def _run(self) -> None:
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._leader or self._latest or self._closing)
+                self._news.wait_for(lambda: self._leader or self._latest or self._is_over or self._closing)
                 leader, self._leader = self._leader, None
                 metrics, self._latest = self._latest, None
+                is_over, self._is_over = self._is_over, False
                 closing = self._closing
             try:
                 if leader is not None:
                     self._take_over(leader[0])
                 if metrics is not None:
                     self._write(metrics)
+                if is_over and self._leads:
+                    self._clear_gauges()
             except Exception as error:
                 self._log.error(f"metrics could not be written: {error!r}")
             if closing:
@@ -127,6 +144,7 @@ class MetricsWriter:
 
     def _take_over(self, acknowledged: Metrics | None) -> None:
         """What this engine's predecessor in writing has got into the registry; a registry that lost it counts less."""
+        self._leads = True
         known = {} if acknowledged is None else acknowledged.counters
         counters = self._series.counters if self._series is not None else {}
         self._totals = {name: min(total, counters[name].value()) for name, total in known.items() if name in counters}
@@ -140,6 +158,10 @@ class MetricsWriter:
                 if metric is not None:
                     metric.set(value)
         self._written(metrics.sequence)
+
+    def _clear_gauges(self) -> None:
+        for metric in self._series.gauges.values() if self._series is not None else ():
+            metric.set(0)
 
     def _raise_to(self, name: str, total: float) -> None:
         assert self._series is not None

@@ -221,6 +221,7 @@ class FrontService:
     def on_failed(self, message: str) -> None:
         """The engine is gone: every live request ends with INTERNAL, and no new one is taken."""
         self._admission.fail(message)
+        self._metrics.on_engine_gone()
         self.log.error(f"the engine has failed: {message}")
         for stream in self._live.all():
             stream.end(EngineFailed(f"the engine has failed: {message}"))

@@ -156,6 +156,9 @@ class _NoMetrics:
     def on_metrics(self, metrics: Metrics) -> None:
         """Nothing is written."""
 
+    def on_engine_gone(self) -> None:
+        """Nothing is written."""
+
     def close(self, timeout_s: float) -> bool:
         """Nothing is to be ended."""
         return True

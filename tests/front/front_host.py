@@ -26,6 +26,9 @@ class NoMetrics:
     def on_metrics(self, metrics: Metrics) -> None:
         pass
 
+    def on_engine_gone(self) -> None:
+        pass
+
     def close(self, timeout_s: float) -> bool:
         return True
 

@@ -59,7 +59,6 @@ def test_every_series_of_a_real_snapshot_is_known(registry: Registry) -> None:
     )
     front.writer.on_metrics(EngineMetrics(INFO).snapshot(gauges))
     wait_until(lambda: front.written)
-    assert front.writer.close(5)
     assert [line for level, line in Logger.lines if level != "info"] == []
     labels = {"block_size": "16", "dtype": "float32", "max_model_len": "128", "max_rows": "8", "reorder": "rows"}
     assert registry.value("flover_model_info", **labels) == 1
@@ -149,3 +148,33 @@ def test_closing_writes_what_has_come(registry: Registry) -> None:
     front.writer.on_metrics(Metrics(1, {TOKENS: 8}, {}))
     assert front.writer.close(5)
     assert registry.value(TOKENS) == 8
+
+
+def test_a_leader_whose_engine_is_gone_clears_its_gauges_and_keeps_its_counters(registry: Registry) -> None:
+    front = Front(registry)
+    front.writer.on_leader(None)
+    front.write(1, 10, flover_requests_running=3)
+    front.writer.on_engine_gone()
+    wait_until(lambda: registry.value("flover_requests_running") == 0)
+    assert registry.value(TOKENS) == 10
+
+
+def test_a_leader_that_closes_clears_its_gauges_and_its_successor_writes_them(registry: Registry) -> None:
+    first, second = Front(registry), Front(registry)
+    first.writer.on_leader(None)
+    first.write(1, 10, flover_kv_blocks_free=5)
+    assert first.writer.close(5)
+    assert registry.value("flover_kv_blocks_free") == 0
+    second.writer.on_leader(Metrics(1, {TOKENS: 10.0}, {}))
+    second.write(2, 12, flover_kv_blocks_free=6)
+    assert registry.value("flover_kv_blocks_free") == 6
+    assert registry.value(TOKENS) == 12
+
+
+def test_a_front_that_does_not_lead_leaves_the_gauges_alone(registry: Registry) -> None:
+    leader, other = Front(registry), Front(registry)
+    leader.writer.on_leader(None)
+    leader.write(1, 10, flover_kv_blocks_free=5)
+    other.writer.on_engine_gone()
+    assert other.writer.close(5)
+    assert registry.value("flover_kv_blocks_free") == 5

@@ -92,16 +92,18 @@ class LiveServer:
         pairs = [line.rsplit(" ", 1) for line in lines if line and not line.startswith("#")]
         return {name: float(value) for name, value in pairs}
 
-    def wait_ready(self, model: str = "flover") -> None:
+    def wait_ready(self, model: str = "flover", metrics: bool = True) -> None:
+        """`metrics`: whether the server serves any; they are the last of Triton's services to start."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._is_ready(model):
+        while not self._is_ready(model, metrics):
             assert self.process.poll() is None, f"the server ended:\n{self.log()[-5000:]}"
             assert time.monotonic() < deadline, f"the server was not ready in time:\n{self.log()[-5000:]}"
             time.sleep(0.05)
 
-    def _is_ready(self, model: str) -> bool:
+    def _is_ready(self, model: str, metrics: bool) -> bool:
         try:
-            self.metrics()  # the last of Triton's services to start
+            if metrics:
+                self.metrics()
             with urllib.request.urlopen(f"{self.http_url}/v2/models/{model}/ready", timeout=5) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):

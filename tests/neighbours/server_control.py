@@ -64,3 +64,12 @@ def settled(server: LiveServer) -> Scrape:
 
     wait_for(is_settled, timeout_s=60)
     return last[0]
+
+
+def infos(scrape: Scrape, model: str) -> list[str]:
+    """The series of flover_model_info that are 1: what is loaded. A series outlives what it spoke of, with value 0."""
+    return [
+        name
+        for name, value in scrape.items()
+        if name.startswith("flover_model_info") and f'model="{model}"' in name and value
+    ]

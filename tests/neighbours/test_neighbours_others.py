@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 from asker import Asker
 from calls import GREEDY, PROMPT, ask, call, text
-from live_metrics import value, wait_idle
+from live_metrics import series, value, wait_idle
 from live_server import LiveServer, is_running, wait_for
 from repository import add_model
-from server_control import engines_of, repository_call
+from server_control import engines_of, infos, repository_call, settled
 
 WHOLE_CONTEXT = {"max_tokens": 1900, "ignore_eos": True}
 
@@ -26,6 +26,9 @@ def test_a_neighbour_answers_while_ours_loads_and_unloads(server: LiveServer, ne
         assert repository_call(server, "unload", "passing")[0] == 200
         wait_for(lambda: not is_running(engine))
         neighbour.wait_for_more(2)
+    gauges = {name: number for name, number in server.metrics().items() if 'model="passing"' in name and "kv_" in name}
+    assert len(gauges) > 5
+    assert set(gauges.values()) == {0}, "what is gone holds no blocks and has none free"
 
 
 def test_a_neighbour_answers_while_ours_fails_to_load(server: LiveServer, neighbour: Asker) -> None:
@@ -74,3 +77,13 @@ def test_a_neighbour_answers_while_ours_reloads_and_is_asked(server: LiveServer,
         assert len(whole) > 1000
         wait_for(lambda: not is_running(old), timeout_s=30)
     assert len(text(ask(server, "flover", parameters=GREEDY))) > len(PROMPT)
+    wait_for(lambda: len(infos(server.metrics(), "flover")) == 1)
+    (info,) = infos(server.metrics(), "flover")
+    assert 'max_rows="5"' in info
+    scrape = settled(server)
+    series_of_blocks = [
+        series("nv_trt_llm_kv_cache_block_metrics", kv_cache_block_type=kind) for kind in ("max", "free")
+    ]
+    assert scrape[series_of_blocks[0]] == scrape[series_of_blocks[1]] > 0, (
+        "the old engine's end left the new one's gauges"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,7 @@ import tiny_gptj
 from live_metrics import Scrape, ours, series
 from live_server import LiveServer, is_running, wait_for
 from repository import add_model
-from server_control import engines_of, load, settled, unload
+from server_control import engines_of, infos, load, settled, unload
 from triton_client import Answer, Call, arrays_of, ids_of
 
 IDS = [5, 6, 7]
@@ -49,6 +50,7 @@ def test_each_has_its_engine_and_they_answer_side_by_side(pair: LiveServer) -> N
         assert whole(call.rest()) == alone[model]
 
 
+@pytest.mark.slow
 def test_metrics_have_each_ones_label(pair: LiveServer) -> None:
     before = settled(pair)
     whole(stream(pair, "second", 40).rest())
@@ -74,12 +76,17 @@ def test_the_death_of_one_engine_leaves_the_other_and_a_load_mends_it(pair: Live
     os.kill(engine, signal.SIGKILL)
     assert "the engine has failed" in own.rest()[-1].error
     assert "the engine has failed" in stream(pair, "second", 5).rest()[-1].error
+    wait_for(lambda: pair.metrics()[series("flover_requests_running", "second")] == 0)
+    assert infos(pair.metrics(), "second") == []
     assert len(whole([first, *others.rest()])) == 400
+    with urllib.request.urlopen(f"{pair.http_url}/v2/models/second/ready", timeout=10) as answer:
+        assert answer.status == 200, "24.10 asks no Python model whether it is ready"
     load(pair, "second")
     assert len(whole(stream(pair, "second", 5).rest())) == 5
     assert engines_of(pair, "second") != [engine]
 
 
+@pytest.mark.slow
 def test_unloading_one_leaves_the_others_streams_alone(pair: LiveServer) -> None:
     (engine,) = engines_of(pair, "second")
     others = stream(pair, "flover", 400)

@@ -247,3 +247,10 @@ def test_an_observer_does_not_keep_the_engine_alive(host: Host, busy: bool) -> N
     client.close()
     wait_until(lambda: host.files() == [], "no files left")
     observer.close()
+
+
+def test_an_idle_engine_goes_on_saying_how_it_is(host: Host) -> None:
+    """After a reload the engine that is replaced writes to the same gauges until it ends."""
+    _, recorder = host.attach()
+    recorder.wait(lambda: len(recorder.metrics) >= 3, "snapshots without any request")
+    assert recorder.metrics[-1].gauges["flover_kv_blocks_free"] == recorder.metrics[0].gauges["flover_kv_blocks_free"]
