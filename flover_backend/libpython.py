@@ -8,7 +8,6 @@ is installed.
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 import sysconfig
 from pathlib import Path
@@ -52,17 +51,6 @@ def find_libpython() -> Path:
             return library
     looked = " and ".join(str(folder) for folder in candidate_folders())
     raise LibpythonError(f"{SONAME} of {sys.executable} was not found in {looked}. {_advice()}")
-
-
-def show_to_children() -> None:
-    """Put the library's folder on `LD_LIBRARY_PATH` of the processes to come; does nothing where it is not found."""
-    try:
-        folder = str(find_libpython().parent)
-    except LibpythonError:
-        return
-    folders = [entry for entry in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if entry]
-    if folder not in folders:
-        os.environ["LD_LIBRARY_PATH"] = os.pathsep.join([folder, *folders])
 
 
 def check_release(library: Path) -> None:

@@ -77,6 +77,15 @@ def _strings(values: list[str]) -> npt.NDArray[Any]:
     return np.array([value.encode() for value in values], dtype=np.object_)
 
 
+def error_text(error: FloverError) -> str:
+    """What a client gets of an error.
+
+    The text ends in the code: Triton sends the text of a gRPC stream's error alone, and the same HTTP status for
+    several codes.
+    """
+    return f"{error} [{error.code}]"
+
+
 class Responder:
     """A request's response sender. Sends FINAL exactly once; nothing can be sent after it.
 
@@ -105,14 +114,10 @@ class Responder:
         self._send(self._pb.InferenceResponse(output_tensors=tensors), final=final)
 
     def fail(self, error: FloverError) -> None:
-        """Send an error response with FINAL.
-
-        The text ends in the code: Triton sends the text of a gRPC stream's error alone, and the same HTTP status for
-        several codes.
-        """
+        """Send an error response with FINAL."""
         code = getattr(self._pb.TritonError, error.code, self._pb.TritonError.INTERNAL)
-        text = f"{error} [{error.code}]"
-        response = self._pb.InferenceResponse(output_tensors=[], error=self._pb.TritonError(text, code))
+        told = self._pb.TritonError(error_text(error), code)
+        response = self._pb.InferenceResponse(output_tensors=[], error=told)
         self._send(response, final=True)
 
     def _send(self, response: Any, *, final: bool) -> None:

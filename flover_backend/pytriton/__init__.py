@@ -7,14 +7,13 @@
         engine.bind(triton)
         triton.serve()
 
-Importing this adds the folder of this interpreter's libpython to `LD_LIBRARY_PATH` for the processes that the program
-starts: the Python stub of PyTriton's tritonserver needs it, and a plain PyTriton program has to be told.
+Import it before Triton starts: it prepares the environment of the processes that PyTriton starts (environment.py).
 """
 
 from flover_backend.errors import ConfigError, EngineFailed, FloverError
-from flover_backend.libpython import show_to_children
+from flover_backend.pytriton import environment
 from flover_backend.pytriton.engine import FloverEngine
 
-show_to_children()
+environment.prepare()
 
 __all__ = ["ConfigError", "EngineFailed", "FloverEngine", "FloverError"]

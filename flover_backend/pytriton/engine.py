@@ -22,8 +22,8 @@ from flover_backend.front.logs import Log
 from flover_backend.front.model_dir import resolve_model_dir
 from flover_backend.front.service import FrontService
 from flover_backend.front.tokenizer import load_tokenizer
-from flover_backend.libpython import find_libpython
 from flover_backend.observer import EngineObserver, find_engines
+from flover_backend.pytriton import environment
 from flover_backend.pytriton.binding import Binding
 from flover_backend.pytriton.pacing import PacedSenders
 
@@ -84,7 +84,7 @@ class FloverEngine:
         if self._binding is None or self._triton is not None:
             state = "is bound already" if self._binding else "is not started: use it in a with statement, or call start"
             raise ConfigError(f"engine {self.name} {state}")
-        find_libpython()
+        environment.check()
         self._binding.bind(triton, self.name)
         self._triton = triton
 

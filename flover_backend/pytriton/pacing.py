@@ -1,9 +1,9 @@
 """When the responses of a stream go: the first at once, the next ones at most every 20 ms, the last at once.
 
-Takes the place of the sender threads of a Triton stub. PyTriton's queues of responses have no bound and each response
-costs it a millisecond of Python, so there is nothing that would make tokens wait for one another but the clock. Streams
-are served in PyTriton's own event loop, where their generators wait: no thread between the engine's news and them.
-Knows no PyTriton, no tokens.
+Takes the place of the sender threads of a Triton stub. PyTriton's queues of responses have no bound, and each response
+costs its one proxy process 0.2 ms and more: nothing but the clock makes tokens wait for one another. Beyond 40 streams
+they wait longer, so that all together send no more than the proxy can take. Streams are served in PyTriton's own event
+loop, where their generators wait: no thread between the engine's news and them. Knows no PyTriton, no tokens.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import time
 from flover_backend.front.interface import Servable
 
 INTERVAL_S = 0.02
+"""Between two responses of a stream."""
+MOST_PER_S = 2000.0
+"""Responses of all streams together."""
 
 
 class PacedSenders:
@@ -81,7 +84,8 @@ class PacedSenders:
         timer = self._waiting.pop(stream, None)
         if timer is not None:
             timer.cancel()
-        self._next_time[stream] = time.monotonic() + self._interval_s
+        interval_s = max(self._interval_s, len(self._next_time) / MOST_PER_S)
+        self._next_time[stream] = time.monotonic() + interval_s
         stream.serve()
         if stream.is_ending:
             self._next_time.pop(stream, None)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from flover_backend.errors import FloverError
-from flover_backend.front.responses import Outputs
+from flover_backend.front.responses import Outputs, error_text
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
@@ -53,7 +52,7 @@ class Replies:
             while not final:
                 response, final = await self._responses.get()
                 if isinstance(response, FloverError):
-                    raise told(response)
+                    raise RequestError(error_text(response))
                 yield dict(response)
         finally:
             self._left = not final
@@ -66,18 +65,10 @@ class Replies:
             self._responses.put_nowait((response, final))
 
 
-class ToldError(Exception):
-    """What a generator raises for PyTriton to send. Its subclasses are called as the codes of Triton's errors."""
+class RequestError(Exception):
+    """What a generator raises for PyTriton to send: `RequestError: ` and the text that Triton's clients get."""
 
-    # NOTE: PyTriton sends the whole traceback, with the server's paths; it has this one formatted: "CODE: text".
+    # NOTE: PyTriton sends the error as Python prints it, with the server's paths in its traceback. So it gets none, and
+    # a name without a module.
     __traceback__ = None
-
-
-def told(error: FloverError) -> ToldError:
-    """`error` as clients get it: `CODE: text`."""
-    return _told_class(error.code)(str(error))
-
-
-@cache
-def _told_class(code: str) -> type[ToldError]:
-    return type(code, (ToldError,), {"__module__": "builtins", "__doc__": "As PyTriton's clients see it."})
+    __module__ = "builtins"

@@ -8,7 +8,10 @@ from typing import Any
 
 from live_server import free_ports, wait_for
 from pytriton.triton import Triton, TritonConfig
+from triton_client import Answer
 
+from flover_backend.bundled import path_of
+from flover_backend.front.tokenizer import Tokenizer
 from flover_backend.pytriton import FloverEngine
 
 
@@ -29,6 +32,7 @@ class Host:
         self.http_url = f"http://127.0.0.1:{config.http_port}"
         self.triton = triton
         self.engines = engines
+        self.encode = Tokenizer(path_of("llama-demo") / "tokenizer.json").encode
 
     @property
     def engine(self) -> FloverEngine:
@@ -39,6 +43,14 @@ class Host:
         engine = self.engines[model]
         wait_for(lambda: not any(engine.metrics()[f"flover_requests_{state}"] for state in ("running", "waiting")), 60)
         return engine.metrics()
+
+
+def contents(answers: list[Answer]) -> list[Answer]:
+    """Without PyTriton's end, an empty response with FINAL."""
+    assert not answers[-1].error, answers[-1].error
+    assert answers[-1].final and not answers[-1].outputs
+    assert not any(answer.final for answer in answers[:-1])
+    return answers[:-1]
 
 
 @contextmanager
