@@ -111,11 +111,7 @@ class LiveServer:
 
     def descendants(self) -> list[int]:
         """Process ids of the stubs and the engine."""
-        found, new = [], [self.process.pid]
-        while new:
-            new = [child for pid in new for child in _children(pid)]
-            found += new
-        return found
+        return descendants_of(self.process.pid)
 
     def wait_ended(self) -> int:
         """Its exit code, when it ends by itself."""
@@ -130,6 +126,15 @@ class LiveServer:
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"the server did not stop:\n{self.log()[-5000:]}") from None
+
+
+def descendants_of(process: int) -> list[int]:
+    """Process ids of its children and of theirs."""
+    found, new = [], [process]
+    while new:
+        new = [child for pid in new for child in _children(pid)]
+        found += new
+    return found
 
 
 def _children(pid: int) -> list[int]:

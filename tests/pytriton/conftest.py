@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
-from pytriton_host import Host, pytriton_host
+from live_server import descendants_of, is_running
+from pytriton_host import Host, pytriton_host, traces_of
 
 
 @pytest.fixture(scope="session")
 def host() -> Iterator[Host]:
     narrow = {"max_rows": 1, "max_queued_requests": 1, "kv_cache_tokens": 4096}
     with pytriton_host(flover={"max_rows": 16}, narrow=narrow) as host:
+        pids = descendants_of(os.getpid())
         yield host
+    assert not any(is_running(pid) for pid in pids), "a process of Triton's or an engine was left"
+    assert not traces_of(os.getpid())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from live_server import free_ports, wait_for
@@ -13,6 +14,7 @@ from triton_client import Answer
 from flover_backend.bundled import path_of
 from flover_backend.front.tokenizer import Tokenizer
 from flover_backend.pytriton import FloverEngine
+from flover_backend.runtime_dir import candidate_directories
 
 
 def triton_config() -> TritonConfig:
@@ -43,6 +45,17 @@ class Host:
         engine = self.engines[model]
         wait_for(lambda: not any(engine.metrics()[f"flover_requests_{state}"] for state in ("running", "waiting")), 60)
         return engine.metrics()
+
+
+def engine_files_of(program: int) -> list[Path]:
+    """What the engines of a PyTriton program have in the runtime directory."""
+    folders = [folder for folder in candidate_directories() if folder.is_dir()]
+    return [path for folder in folders for path in folder.glob(f"{program}-*")]
+
+
+def traces_of(program: int) -> list[Path]:
+    """The same, and the regions of its Triton in shared memory."""
+    return [*Path("/dev/shm").glob(f"*{program}-*"), *engine_files_of(program)]
 
 
 def contents(answers: list[Answer]) -> list[Answer]:
