@@ -130,7 +130,9 @@ class AsyncClient:
         timeout_s: instead of the client's.
         """
         async with self._open(prompt, False, timeout_s, request_id, parameters) as stream:
-            return await anext(stream)
+            response = await anext(stream)
+            await anext(stream, None)  # a model in a PyTriton program says apart from its response that it was the last
+            return response
 
     def stream(
         self, prompt: Prompt, *, timeout_s: float | None = None, request_id: str = "", **parameters: Unpack[Parameters]

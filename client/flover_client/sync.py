@@ -126,7 +126,9 @@ class Client:
         timeout_s: instead of the client's.
         """
         with self._open(prompt, False, timeout_s, request_id, parameters) as stream:
-            return next(stream)
+            response = next(stream)
+            next(stream, None)  # a model in a PyTriton program says apart from its response that it was the last
+            return response
 
     def stream(
         self, prompt: Prompt, *, timeout_s: float | None = None, request_id: str = "", **parameters: Unpack[Parameters]

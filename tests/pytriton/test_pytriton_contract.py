@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +16,8 @@ from pytriton_host import Host, contents
 from triton_client import Call, arrays_of, ask, ids_of, post, text_of
 
 from flover_backend.errors import ConfigError, EngineFailed
-from flover_backend.pytriton import FloverEngine
+from flover_backend.libpython import find_libpython
+from flover_backend.pytriton import FloverEngine, environment
 from flover_client import Client, InvalidArgument, Unavailable
 
 PROMPT = "In the beginning"
@@ -228,3 +230,55 @@ def test_the_life_of_an_engine_is_checked(host: Host) -> None:
         host.engine.bind(host.triton)
     with pytest.raises(ConfigError, match="engine flover was started before"):
         host.engine.start()
+
+
+# the end
+
+
+@pytest.mark.slow
+def test_a_drain_and_an_engine_that_ends_before_its_triton(host: Host) -> None:
+    with FloverEngine("brief", max_rows=2, kv_cache_tokens=4096) as engine:
+        engine.bind(host.triton)  # Triton runs already
+        running = Call(host.grpc_url, arrays_of(PROMPT, {"max_tokens": 400, "ignore_eos": True}, stream=True), "brief")
+        running.next()
+        with ThreadPoolExecutor(1) as pool:
+            drained = pool.submit(engine.drain)
+            late = Call(host.grpc_url, arrays_of(PROMPT, {"max_tokens": 400}, stream=True), "brief").rest()[-1].error
+            if late:  # else it was there before the drain
+                assert late.startswith("RequestError: the server is draining") and late.endswith(" [UNAVAILABLE]\n")
+            assert len(ids_of(contents(running.rest()))) == 399
+            drained.result(timeout=60)
+        (refusal,) = Call(host.grpc_url, arrays_of(PROMPT), "brief").rest()
+        assert refusal.error.endswith(" [UNAVAILABLE]\n")
+    (refusal,) = Call(host.grpc_url, arrays_of(PROMPT), "brief").rest()
+    assert refusal.error.endswith(" [UNAVAILABLE]\n")
+    with pytest.raises(EngineFailed, match="engine brief does not run"):
+        engine.metrics()
+
+
+@pytest.mark.slow
+def test_a_close_ends_what_runs(host: Host) -> None:
+    engine = FloverEngine("cut", max_rows=2, kv_cache_tokens=4096).start()
+    engine.bind(host.triton)
+    running = Call(host.grpc_url, arrays_of(PROMPT, LONG, stream=True), "cut")
+    running.next()
+    engine.close()
+    assert running.rest()[-1].error == "RequestError: the model is being unloaded [UNAVAILABLE]\n"
+    engine.close()
+
+
+def test_triton_must_have_been_started_with_the_same_environment(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment.check()
+    monkeypatch.setenv(environment.NO_STORE, "")
+    with pytest.raises(ConfigError, match=r"import flover_backend\.pytriton before Triton starts"):
+        environment.check()
+
+
+def test_variables_that_are_set_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(environment.NO_STORE, "")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/first:/second")
+    environment.prepare()
+    environment.prepare()
+    assert os.environ[environment.NO_STORE] == ""
+    folder = str(find_libpython().parent)
+    assert os.environ["LD_LIBRARY_PATH"] == f"{folder}:/first:/second"
