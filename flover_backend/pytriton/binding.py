@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
@@ -18,7 +20,7 @@ from pytriton.model_config import ModelConfig, Tensor
 from flover_backend.front import tensors
 from flover_backend.front.service import FrontService, Incoming
 from flover_backend.pytriton.pacing import PacedSenders
-from flover_backend.pytriton.replies import Arrays, Replies
+from flover_backend.pytriton.replies import Arrays, Replies, RequestError
 
 DTYPES: dict[str, type] = {
     "TYPE_STRING": bytes,
@@ -39,6 +41,7 @@ class Binding:
 
     def bind(self, triton: Any, name: str) -> None:
         """Declare the model to a `pytriton.triton.Triton`."""
+        logging.getLogger("pytriton.proxy.inference").addFilter(_is_no_refusal)
         triton.bind(
             model_name=name,
             infer_func=self.infer,
@@ -56,6 +59,11 @@ class Binding:
         async with aclosing(replies.read()) as responses:
             async for arrays in responses:
                 yield [arrays]
+
+
+def _is_no_refusal(record: logging.LogRecord) -> bool:
+    # NOTE: PyTriton logs each error that a client gets, with a traceback; its text may quote the client's input.
+    return not isinstance(sys.exception(), RequestError)
 
 
 def _tensor(spec: tensors.TensorSpec) -> Tensor:

@@ -71,8 +71,12 @@ class FloverEngine:
             self.name,
             log=log.info,
         )
+        try:
+            tokenizer = load_tokenizer(Path(client.info.model_dir))
+        except BaseException:
+            client.close()
+            raise
         senders = PacedSenders()
-        tokenizer = load_tokenizer(Path(client.info.model_dir))
         service = _Front(client, tokenizer, _NoMetrics(), log, senders, header_prefix=config.header_prefix)
         service.failed = self._on_failed
         self._client, self._service, self._binding = client, service, Binding(service, senders)

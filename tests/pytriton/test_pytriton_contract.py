@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from live_server import wait_for
+from live_server import descendants_of, wait_for
 from pytriton.client import DecoupledModelClient
 from pytriton.client.exceptions import PyTritonClientInferenceServerError
 from pytriton_host import Host, contents
 from triton_client import Call, arrays_of, ask, ids_of, post, text_of
 
+from flover_backend.bundled import path_of
 from flover_backend.errors import ConfigError, EngineFailed
 from flover_backend.libpython import find_libpython
 from flover_backend.pytriton import FloverEngine, environment
@@ -131,6 +134,12 @@ def test_bad_input_is_named_and_harms_nobody(host: Host, field: str) -> None:
     assert field in refusal.error
     assert "Traceback" not in refusal.error and "/" not in refusal.error
     assert len(ids_of(contents(going_on.rest()))) == 100
+
+
+def test_no_refusal_is_logged(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    ask(host.grpc_url, b"secret \xff")
+    ask(host.grpc_url, PROMPT, {"stop": ["secret" * 100]})
+    assert "secret" not in caplog.text and "Traceback" not in caplog.text
 
 
 def test_an_empty_prompt_is_refused(host: Host) -> None:
@@ -282,3 +291,14 @@ def test_variables_that_are_set_are_left(monkeypatch: pytest.MonkeyPatch) -> Non
     assert os.environ[environment.NO_STORE] == ""
     folder = str(find_libpython().parent)
     assert os.environ["LD_LIBRARY_PATH"] == f"{folder}:/first:/second"
+
+
+@pytest.mark.slow
+def test_an_engine_whose_tokenizer_cannot_be_read_is_not_left_behind(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(path_of("llama-demo"), model)
+    (model / "tokenizer.json").write_text("{")
+    before = descendants_of(os.getpid())
+    with pytest.raises(ConfigError, match=r"tokenizer\.json: not a readable tokenizer"):
+        FloverEngine("flover", model=model).start()
+    wait_for(lambda: descendants_of(os.getpid()) == before, 60)
