@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from flover_backend.bundled import names, path_of
 from training import train_demo
 
+at_length = pytest.mark.parametrize("name", ["llama-demo", pytest.param("gptj-demo", marks=pytest.mark.slow)])
 BOUNDS = {"llama-demo": 1.2, "gptj-demo": 1.25}
 """Bits per byte of the held-out chapters that a model is better than."""
 
@@ -51,7 +52,7 @@ def test_documents_are_passages_and_the_same_each_time(tokenizer: Tokenizer) -> 
     assert flat.count(1) > 5
 
 
-@pytest.mark.parametrize("name", names())
+@at_length
 def test_held_out_loss_is_the_reported_one(name: str, tokenizer: Tokenizer) -> None:
     model = AutoModelForCausalLM.from_pretrained(path_of(name), dtype=torch.float32)
     _, held_out = train_demo.split_chapters()
@@ -61,7 +62,7 @@ def test_held_out_loss_is_the_reported_one(name: str, tokenizer: Tokenizer) -> N
     assert reported < BOUNDS[name]
 
 
-@pytest.mark.parametrize("name", names())
+@at_length
 def test_a_few_steps_learn(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     torch.manual_seed(1)
     training, _ = train_demo.split_chapters()

@@ -64,7 +64,10 @@ def test_prefill_and_decode_logits(name: str, dtype: torch.dtype, tmp_path: Path
 
 @pytest.mark.parametrize(
     "name",
-    ["llama-gqa", "llama-mqa-tied", "llama-llama3-rope", "mistral", "qwen2", "qwen3", "gptj", "gptj-whole-heads"],
+    [
+        *("llama-gqa", "llama-mqa-tied", "llama-llama3-rope", "mistral", "qwen2", "qwen3", "gptj"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("gptj-whole-heads", "gptj-tied")),
+    ],
 )
 def test_200_greedy_tokens(name: str, tmp_path: Path) -> None:
     reference = make(ALL[name], seed=7)
