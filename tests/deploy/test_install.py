@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from installing import QUICK, run_install, snapshot
+from installing import QUICK, build_wheels, run_install, snapshot
 from live_server import ROOT, LiveServer
 from server_root import ServerRoot, make_server_root
 from triton_client import ask, ids_of, post
@@ -119,6 +119,7 @@ def test_a_step_that_fails_leaves_nothing(root: ServerRoot, flags: tuple[str, ..
     assert snapshot(root.root, tmp_path / "models") == before
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_is_cleared_away_by_the_next(
     root: ServerRoot, flags: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -156,3 +157,21 @@ def test_several_models_of_one_installation(root: ServerRoot, flags: tuple[str, 
         server.wait_ready("second")
     assert run_install(root, *flags, "--remove").lines == ["removed"]
     assert snapshot(root.root, tmp_path / "models") == before
+
+
+@pytest.mark.slow
+def test_a_server_goes_on_while_it_is_upgraded(root: ServerRoot, flags: tuple[str, ...], tmp_path: Path) -> None:
+    """What is loaded answers as before; a reload takes the new packages."""
+    (wheel,) = build_wheels(tmp_path, ".")
+    assert run_install(root, *flags, "--package", str(wheel)).status == 0
+    with root.serving(tmp_path / "server", tmp_path / "models", ["flover"]) as server:
+        one_answer(server)
+        upgraded = run_install(root, *flags)
+        assert upgraded.status == 0 and "over 0.1.0" in upgraded.lines[-3], upgraded
+        one_answer(server)
+        old = server.descendants()
+        for action in ("unload", "load"):
+            assert post(f"{server.http_url}/v2/repository/models/flover/{action}", {})[0] == 200
+        one_answer(server)
+        assert not set(old) & set(server.descendants())
+    assert run_install(root, *flags, "--remove").lines == ["removed"]
