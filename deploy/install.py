@@ -5,6 +5,7 @@ Run it with the Python of the server's stub: `python3 deploy/install.py --model-
 library of Python 3.9 alone; what it does is in the package flover_install beside it.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -14,4 +15,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from flover_install.command import main  # noqa: E402
 
 if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGHUP):  # undo what was begun, as for a Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main())

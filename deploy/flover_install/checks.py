@@ -208,23 +208,31 @@ def _gpu(options: Options, facts: Facts) -> Iterator[Check]:
         old = [gpu for gpu in facts.gpus if "," in gpu and version_tuple(gpu.split(",")[-1]) < OLDEST_COMPUTE]
         if old:
             yield Check("fail", "GPU", f"{old[0]}: compute capability 8.0 or later is needed; use --device cpu")
-    yield from check_cuda(engine, facts.python.driver_cuda)
+    offer = facts.torch_offer
+    if offer is not None and (offer.cuda or offer.is_for_cpu):
+        yield from _driver_fits(offer.cuda, facts.python.driver_cuda)
+    elif offer is None:
+        yield from check_cuda(engine, facts.python.driver_cuda)
 
 
 def check_cuda(engine: PythonFacts, driver: str | None) -> Iterator[Check]:
-    """Whether torch's CUDA runs on the driver. A driver runs all of CUDA's minor releases of its major one."""
-    if engine.has("torch") is None:
-        return
-    if engine.torch_cuda is None:
-        text = f"torch {engine.has('torch')} is a CPU build; for the GPU install a CUDA build, or use --device cpu"
-        yield Check("fail", "CUDA", text)
+    """Whether the torch that is there is one for a GPU, and for its driver."""
+    if engine.has("torch") is not None:
+        yield from _driver_fits(engine.torch_cuda, driver)
+
+
+def _driver_fits(cuda: str | None, driver: str | None) -> Iterator[Check]:
+    """A driver runs all of CUDA's minor releases of its major one."""
+    if cuda is None:
+        yield Check("fail", "CUDA", "torch is a CPU build; for the GPU install a CUDA build, or use --device cpu")
     elif driver is None:
-        yield Check("warn", "CUDA", f"torch is built for {engine.torch_cuda}; no driver here to compare with")
-    elif version_tuple(driver)[0] < version_tuple(engine.torch_cuda)[0]:
-        text = f"torch is built for {engine.torch_cuda}, the driver runs up to {driver}"
-        yield Check("fail", "CUDA", f"{text}; give --torch-index of a build for it, or install a newer driver")
+        yield Check("warn", "CUDA", f"torch is built for {cuda}; no driver here to compare with")
+    elif version_tuple(driver)[0] < version_tuple(cuda)[0]:
+        index = f"https://download.pytorch.org/whl/cu{version_tuple(driver)[0]}X"
+        text = f"torch is built for {cuda}, the driver runs up to {driver}"
+        yield Check("fail", "CUDA", f"{text}; a newer driver, or --torch-index of a build for it ({index})")
     else:
-        yield Check("ok", "CUDA", f"torch is built for {engine.torch_cuda}, the driver runs up to {driver}")
+        yield Check("ok", "CUDA", f"torch is built for {cuda}, the driver runs up to {driver}")
 
 
 def _shared_memory(options: Options, facts: Facts) -> Iterator[Check]:

@@ -54,7 +54,7 @@ def _install(options: Options, manifest: Manifest, *, only_check: bool) -> int:
         return 0
     version = manifest.packages["version"]
     _tell(f"installed {version} in {options.home}" + (f" over {upgraded_from}" if upgraded_from else ""))
-    for line in summary(options):
+    for line in summary(options, facts):
         _tell(line)
     return 0
 

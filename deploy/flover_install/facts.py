@@ -84,6 +84,8 @@ class TorchOffer:
 
     version: str = ""
     index: str | None = None
+    cuda: str | None = None
+    """The CUDA it is built for, `13` or `12.6`, as its version or its requirements say."""
     error: str = ""
 
     @property
@@ -243,6 +245,15 @@ def _torch_offer(options: Options, python: PythonFacts, gpus: tuple[str, ...]) -
     return from_pytorch if from_pytorch.is_for_cpu else newest
 
 
+def cuda_of(version: str, requirements: list[str]) -> str | None:
+    """`12.6` for torch 2.13.0+cu126; else the major release of the CUDA packages that it requires."""
+    local = re.search(r"\+cu(\d+)(\d)$", version)
+    if local:
+        return ".".join(local.groups())
+    required = re.search(r"^(?:cuda-toolkit\b[^=;]*==|nvidia-[a-z-]+-cu)(\d+)", "\n".join(requirements), re.M)
+    return required.group(1) if required else None
+
+
 def _dry_run(options: Options, index: str | None, torch: str = TORCH) -> TorchOffer:
     flags = ["--dry-run", "--ignore-installed", "--no-deps", "--quiet", "--report", "-", "--retries", "1"]
     given = [*options.pip_arguments, *(("--index-url", index) if index else ())]
@@ -252,7 +263,8 @@ def _dry_run(options: Options, index: str | None, torch: str = TORCH) -> TorchOf
     except (OSError, subprocess.TimeoutExpired) as error:
         return TorchOffer(error=str(error))
     try:
-        return TorchOffer(str(json.loads(answer.stdout)["install"][0]["metadata"]["version"]), index)
+        told = json.loads(answer.stdout)["install"][0]["metadata"]
+        return TorchOffer(told["version"], index, cuda_of(told["version"], told.get("requires_dist", [])))
     except (ValueError, LookupError):
         lines = [line for line in answer.stderr.splitlines() if line.strip()]
         return TorchOffer(error=lines[-1] if lines else f"pip ended with {answer.returncode}")

@@ -280,7 +280,7 @@ def _model_py(options: Options) -> str:
     return shipped.replace("from flover_backend", f"{path}from flover_backend", 1)
 
 
-def summary(options: Options) -> list[str]:
+def summary(options: Options, facts: Facts) -> list[str]:
     """How to start the server now."""
     lines = [f"{options.backend_directory / options.home.name} is the backend `flover`"] * (options.layout == "backend")
     if options.model_folder is None:
@@ -288,6 +288,10 @@ def summary(options: Options) -> list[str]:
             *lines,
             'a model needs config.pbtxt with backend: "flover" and 1/model.json; --model-repository makes one',
         ]
+    if shutil.which("python3") != str(options.python):
+        lines.append(f"start it with {options.python.parent} first on PATH: there the stub looks for its Python")
+    if not facts.python.is_distribution and "LD_LIBRARY_PATH" in os.environ:
+        lines.append(f"start it with LD_LIBRARY_PATH={os.environ['LD_LIBRARY_PATH']}, as this script was")
     return [
         *lines,
         f"start: tritonserver --model-repository={options.model_repository} --model-control-mode=explicit "

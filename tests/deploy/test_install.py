@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
-from installing import QUICK, build_wheels, run_install, snapshot
-from live_server import ROOT, LiveServer
+from installing import QUICK, SCRIPT, build_wheels, run_install, snapshot
+from live_server import ROOT, LiveServer, wait_for
 from server_root import ServerRoot, make_server_root
 from triton_client import ask, ids_of, post
 
@@ -175,3 +176,17 @@ def test_a_server_goes_on_while_it_is_upgraded(root: ServerRoot, flags: tuple[st
         one_answer(server)
         assert not set(old) & set(server.descendants())
     assert run_install(root, *flags, "--remove").lines == ["removed"]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_ended_undoes_what_it_began(root: ServerRoot, flags: tuple[str, ...], tmp_path: Path) -> None:
+    before = snapshot(root.root, tmp_path / "models")
+    command = [str(root.python), str(SCRIPT), "--server-root", str(root.root), *flags]
+    run = subprocess.Popen(
+        command, env=root.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    wait_for((root.backends / "flover" / ".staging").exists, timeout_s=60)
+    run.terminate()
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 1 and "interrupted; what was begun is undone" in errors
+    assert snapshot(root.root, tmp_path / "models") == before

@@ -13,7 +13,7 @@ from live_server import ROOT
 
 from flover_install import command
 from flover_install.checks import Check, check, instances_for
-from flover_install.facts import TESTED_TORCH, Facts, PythonFacts, TorchOffer
+from flover_install.facts import TESTED_TORCH, Facts, PythonFacts, TorchOffer, cuda_of
 from flover_install.options import Options, options_from, parser
 
 PACKAGES = {"numpy": "1.26.4", "msgspec": "0.22.0", "tokenizers": "0.23.3", "pip": "24.0", "torch": None}
@@ -138,6 +138,12 @@ FAULTS = {
         "torch is built for 13.0, the driver runs up to 12.4",
         "--torch-index",
     ),
+    "a torch to install that is too new for the driver": (
+        (),
+        facts(gpus=H200, python=replace(PYTHON, driver_cuda="12.6"), torch_offer=TorchOffer("2.14.1", cuda="13")),
+        "torch is built for 13, the driver runs up to 12.6",
+        "https://download.pytorch.org/whl/cu12X",
+    ),
     "an old GPU": ((), facts(gpus=("Tesla T4, 7.5",)), "Tesla T4, 7.5: compute capability 8.0", "--device cpu"),
     "little shared memory": (
         ("--instances", "40"),
@@ -189,7 +195,7 @@ def test_a_warning_goes_on(change: Callable[[Facts], Facts], said: str) -> None:
 
 
 def test_a_gpu_that_the_server_will_have_is_taken_at_its_word() -> None:
-    results = check(options("--device", "gpu"), GOOD)
+    results = check(options("--device", "gpu"), replace(GOOD, torch_offer=TorchOffer("2.14.1", cuda="13")))
     assert lines(results, "fail") == []
     assert [line for line in lines(results, "warn") if "none here" in line]
 
@@ -201,6 +207,20 @@ def test_a_stub_that_reads_numpy_2_takes_either() -> None:
 
 def test_the_tested_torch_is_the_pinned_one() -> None:
     assert f"torch=={TESTED_TORCH} " in (ROOT / "constraints.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("version", "requirements", "cuda"),
+    [
+        ("2.13.0+cu126", [], "12.6"),
+        ("2.13.0+cu130", ["nvidia-nccl-cu13==2.28"], "13.0"),
+        ("2.14.1", ["filelock", "cuda-toolkit[cublas,cudart]==13.0.2; platform_system == 'Linux'"], "13"),
+        ("2.11.0", ["nvidia-cublas-cu12==12.8.4.1; platform_system == 'Linux'"], "12"),
+        ("2.13.0+cpu", ["filelock", "sympy"], None),
+    ],
+)
+def test_the_cuda_of_a_torch_to_install(version: str, requirements: list[str], cuda: str | None) -> None:
+    assert cuda_of(version, requirements) == cuda
 
 
 def test_fronts_suit_the_host() -> None:

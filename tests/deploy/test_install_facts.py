@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -99,6 +101,14 @@ def test_a_folder_of_somebody_else_is_in_the_way(own_root: ServerRoot) -> None:
     ran = run_install(own_root, "--no-deps")
     assert ran.status == 1
     assert f"{own_root.backends / 'flover'} is there and not made by this script" in ran.failed()[0]
+
+
+def test_two_runs_at_once(own_root: ServerRoot) -> None:
+    descriptor = os.open(own_root.backends, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    ran = run_install(own_root, "--no-deps", "--check")
+    os.close(descriptor)
+    assert ran.status == 1 and "another run is at work" in ran.errors
 
 
 def test_a_python_that_is_none(tmp_path: Path) -> None:
