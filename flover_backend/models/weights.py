@@ -28,6 +28,7 @@ INDEX = "model.safetensors.index.json"
 _LEFTOVERS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)$")
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _SHOWN = 5
+_CONVERT = "convert it to safetensors, with transformers' from_pretrained and save_pretrained"
 
 
 class Weights(Protocol):
@@ -165,7 +166,7 @@ def _file_names(model_dir: Path) -> list[str]:
     found = sorted(path.name for path in model_dir.glob("*.bin")) + sorted(
         path.name for path in model_dir.glob("*.pt*")
     )
-    hint = f" ({found[0]} is a pickle file: convert it to safetensors)" if found else ""
+    hint = f" ({found[0]} is a pickle file: {_CONVERT})" if found else ""
     raise ConfigError(f"{model_dir} holds no weights{hint}; expected {SINGLE}, or shards with {INDEX}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from hf_models import GPTJ_BASE, GPTJ_SHAPES, make, save
+from hf_models import GPTJ_BASE, GPTJ_SHAPES, Shape, make, save
 from paged import Paged
 from published_gptj import CONFIG as PUBLISHED
 from published_gptj import write as write_published
@@ -205,6 +206,34 @@ def test_a_name_with_and_without_its_prefix_is_not_both(directory: Path, name: s
     other = name.removeprefix("transformer.") if name.startswith("transformer.") else f"transformer.{name}"
     _edit(directory, lambda tensors: tensors.update({other: tensors[name].clone()}))
     _fails(directory, f"unknown tensors {other}")
+
+
+@pytest.mark.parametrize("seed", [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 60))])
+def test_logits_of_any_shape_equal_transformers(seed: int, tmp_path: Path) -> None:
+    draw = random.Random(seed)
+    heads, head_dim = draw.choice([1, 2, 3, 5]), 2 * draw.randint(1, 20)
+    shape = Shape(
+        "GPTJ",
+        {
+            "vocab_size": draw.choice([7, 50, 311]),
+            "n_embd": heads * head_dim,
+            "n_head": heads,
+            "n_layer": draw.choice([1, 2]),
+            "rotary_dim": 2 * draw.randint(1, head_dim // 2),
+            "n_inner": draw.choice([None, 1, 33, 100]),
+            "n_positions": draw.choice([40, 130]),
+            "tie_word_embeddings": draw.random() < 0.3,
+            "layer_norm_epsilon": draw.choice([1e-5, 1e-3]),
+            "activation_function": draw.choice(["gelu_new", "gelu_pytorch_tanh"]),
+        },
+    )
+    reference = make(shape, seed=seed)
+    ids = [draw.randrange(reference.config.vocab_size) for _ in range(draw.randint(3, 38))]
+    paged = Paged(_load(save(reference, tmp_path)), 1, 40, block_size=draw.choice([8, 16, 32]))
+    first = draw.randint(1, len(ids) - 1)
+    pieces = [ids[:first], *([token] for token in ids[first:])]
+    got = torch.cat([paged.run([(0, piece)])[0] for piece in pieces])
+    torch.testing.assert_close(got, reference(torch.tensor([ids])).logits[0], atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", GPTJ_SHAPES)
