@@ -6,6 +6,8 @@ Knows the life of the engine and the front; PyTriton itself is binding.py's.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +25,7 @@ from flover_backend.front.model_dir import resolve_model_dir
 from flover_backend.front.service import FrontService
 from flover_backend.front.tokenizer import load_tokenizer
 from flover_backend.observer import EngineObserver, find_engines
-from flover_backend.pytriton import environment
+from flover_backend.pytriton import environment, orphans
 from flover_backend.pytriton.binding import Binding
 from flover_backend.pytriton.pacing import PacedSenders
 
@@ -55,6 +57,7 @@ class FloverEngine:
         self._triton: Any = None
         self._failure: str | None = None
         self._stopping: threading.Thread | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     def start(self) -> FloverEngine:
         """Start the engine process and wait until it is loaded. Raises `ConfigError` or `EngineFailed`."""
@@ -91,6 +94,7 @@ class FloverEngine:
         environment.check()
         self._binding.bind(triton, self.name)
         self._triton = triton
+        self._guard = _start_guard()
 
     def metrics(self) -> dict[str, float]:
         """Totals and gauges of this moment, by the names of docs/metrics.md; PyTriton's /metrics has none of them.
@@ -116,6 +120,9 @@ class FloverEngine:
             service.close()
         if self._stopping is not None and self._stopping is not threading.current_thread():
             self._stopping.join()
+        if self._guard is not None:
+            self._guard.terminate()
+            self._guard.wait()
 
     def __enter__(self) -> FloverEngine:
         return self.start()
@@ -166,6 +173,12 @@ class _NoMetrics:
     def close(self, timeout_s: float) -> bool:
         """Nothing is to be ended."""
         return True
+
+
+def _start_guard() -> subprocess.Popen[bytes]:
+    nothing = subprocess.DEVNULL
+    command = [sys.executable, "-I", orphans.__file__, str(os.getpid())]
+    return subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)
 
 
 def _read_config(keywords: dict[str, Any]) -> ModelJson:

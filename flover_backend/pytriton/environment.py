@@ -2,7 +2,7 @@
 
     LD_LIBRARY_PATH           the stub needs the libpython of this very interpreter; without it no model loads
     PYTRITON_NO_TENSORSTORE   a response's few hundred bytes go with their message, not through a store in shared memory
-                              that has a process of its own, which takes three times as long a response
+                              that has a process of its own, which takes more than twice as long
 
 A value that is set, an empty one too, is left as it is. Knows processes and variables, no PyTriton.
 """

@@ -47,15 +47,10 @@ class Host:
         return engine.metrics()
 
 
-def engine_files_of(program: int) -> list[Path]:
-    """What the engines of a PyTriton program have in the runtime directory."""
-    folders = [folder for folder in candidate_directories() if folder.is_dir()]
-    return [path for folder in folders for path in folder.glob(f"{program}-*")]
-
-
 def traces_of(program: int) -> list[Path]:
-    """The same, and the regions of its Triton in shared memory."""
-    return [*Path("/dev/shm").glob(f"*{program}-*"), *engine_files_of(program)]
+    """What a PyTriton program has in shared memory, and its engines in the runtime directory."""
+    folders = [folder for folder in candidate_directories() if folder.is_dir()]
+    return [path for folder in (Path("/dev/shm"), *folders) for path in folder.glob(f"*{program}-*")]
 
 
 def contents(answers: list[Answer]) -> list[Answer]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from live_server import ROOT, command_line, descendants_of, free_ports, is_running, wait_for
-from pytriton_host import contents, engine_files_of, traces_of
+from pytriton_host import contents, traces_of
 from triton_client import Call, arrays_of, ask, text_of
 
 EXAMPLES = ROOT / "examples" / "pytriton"
@@ -132,17 +132,9 @@ def test_an_engine_that_fails_ends_its_requests_and_the_program(program: Program
 
 
 @pytest.mark.slow
-def test_a_program_that_is_killed_leaves_nothing(program: Program) -> None:
+@pytest.mark.parametrize("at_work", [False, True])
+def test_a_program_that_is_killed_leaves_nothing(program: Program, at_work: bool) -> None:
+    if at_work:
+        Call(program.grpc_url, arrays_of(PROMPT, LONG, stream=True)).next()
     with leaving_nothing(program):
         program.process.kill()
-
-
-@pytest.mark.slow
-def test_a_program_that_is_killed_at_work_takes_its_engine_along(program: Program) -> None:
-    """PyTriton's tritonserver itself then waits for answers that nobody can give: docs/pytriton.md."""
-    call = Call(program.grpc_url, arrays_of(PROMPT, LONG, stream=True))
-    call.next()
-    engine = program.engine_pid()
-    program.process.kill()
-    wait_for(lambda: not is_running(engine), TIMEOUT_S)
-    wait_for(lambda: not engine_files_of(program.process.pid), TIMEOUT_S)
