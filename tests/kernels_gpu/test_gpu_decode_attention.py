@@ -41,6 +41,7 @@ def attend(case: PagedCase, lens: list[int], config: DecodeConfig | None = None,
     for _ in range(repeats):
         out = case.poisoned_out()
         attention.plan(torch.tensor(lens, dtype=torch.int32, device=device), rows)
+        rows.add_(0)  # as run() demands: something between them
         attention.run(case.query, case.keys, case.values, case.table, case.scale, out)
     return out
 

@@ -140,6 +140,9 @@ class DecodeAttention:
     ) -> None:
         """One layer, as `plan` cut it. Writes out's rows of tokens that decode, and no others.
 
+        A kernel that waits for all before it before it lets the next one start (a product, any of torch's) must lie
+        between `plan` and this: the work list is read while the kernel right before may still run.
+
         query [T, heads, head_dim], rows may lie apart; keys, values [blocks, block_size, kv_heads, head_dim]
         contiguous, the tokens' own in them already; block_table [rows, max_blocks] int32; out [T, heads * head_dim].
         """

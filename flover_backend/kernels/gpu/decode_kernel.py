@@ -141,7 +141,7 @@ def decode_kernel(
     kv_head = tl.program_id(0) % KV_HEADS
     piece = tl.program_id(0) // KV_HEADS
     first_head = kv_head * GROUP
-    # The work list is as old as the iteration: several kernels between have waited for it.
+    # The work list is as old as the iteration: DecodeAttention.run says what lies between.
     token = tl.load(pieces + 8 * piece)
     row = tl.load(pieces + 8 * piece + 1)
     start = tl.load(pieces + 8 * piece + 2)
