@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from live_server import live_servers
 from pytriton.client import DecoupledModelClient
 from pytriton_host import Host, contents
 from triton_client import ask, ids_of, text_of
@@ -120,3 +121,27 @@ def test_pytritons_own_client(host: Host) -> None:
     ids = [token for response in responses for token in response["output_ids"]]
     assert ids == whole["output_ids"].tolist() and len(ids) == 40
     assert b"".join(response["text_output"][0] for response in responses) == whole["text_output"][0]
+
+
+REQUESTS: list[dict[str, Any]] = [
+    {"prompt": PROMPT, "parameters": {"max_tokens": 50, "seed": 3}},
+    {"prompt": PROMPT, "parameters": {"max_tokens": 50, "seed": 3, "n": 3, "temperature": 1.5, "top_p": 0.9}},
+    {"prompt": PROMPT, "parameters": {"max_tokens": 100, "seed": 8, "stop": [",", "and"]}},
+    {"prompt": [5, 6, 7], "parameters": {"max_tokens": 20, "temperature": 0, "logprobs": 3, "min_tokens": 20}},
+    {"prompt": PROMPT, "parameters": {"max_tokens": 30, "seed": -1, "repetition_penalty": 1.3, "min_p": 0.1}},
+]
+
+
+@pytest.mark.slow
+def test_every_output_is_a_triton_servers_own(host: Host, tmp_path_factory: pytest.TempPathFactory) -> None:
+    names = ("finish_reason", "cumulative_logprob", "logprobs", "num_input_tokens", "num_output_tokens")
+    more = {f"return_{name}": True for name in names}
+    with live_servers(tmp_path_factory.mktemp) as start:
+        server = start({"max_rows": 16}, instances=1)
+        server.wait_ready()
+        for request in REQUESTS:
+            (expected,) = ask(server.grpc_url, **request, **more)
+            (found,) = contents(ask(host.grpc_url, **request, **more))
+            assert {name: array.tolist() for name, array in found.outputs.items()} == {
+                name: array.tolist() for name, array in expected.outputs.items()
+            }
