@@ -56,22 +56,23 @@ def test_the_engine_runs_in_the_python_that_has_torch(tmp_path: Path) -> None:
     assert snapshot(root.root, root.venv, engine.parent.parent, models) == before
 
 
-OTHER = Path(os.environ.get("FLOVER_PYTHON310", "/usr/bin/python3.10"))
+OTHER = Path(os.environ.get("FLOVER_OTHER_PYTHON", "/usr/bin/python3.10"))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not OTHER.exists(), reason=f"no {OTHER}; FLOVER_PYTHON310 names one with libpython")
-def test_a_stub_of_python_3_10_as_in_nvidias_image(tmp_path: Path) -> None:
-    """The front on 3.10, from packages that pip brings; the engine in the Python of the tests."""
+@pytest.mark.skipif(not OTHER.exists(), reason=f"no {OTHER}; FLOVER_OTHER_PYTHON names a Python with its libpython")
+def test_a_stub_of_another_python_as_in_nvidias_images(tmp_path: Path) -> None:
+    """24.10's image has Python 3.10, later ones 3.12: the front runs on it, with packages that pip brings."""
     models = tmp_path / "models"
     models.mkdir()
-    root = make_server_root(tmp_path, with_package=False, release="3.10")
+    code = "import sysconfig as s; print(s.get_python_version(), s.get_config_var('LIBDIR'))"
+    answer = subprocess.run([str(OTHER), "-c", code], capture_output=True, text=True, check=True)
+    release, libraries = answer.stdout.split()
+    root = make_server_root(tmp_path, with_package=False, release=release)
     subprocess.run([str(OTHER), "-m", "venv", "--clear", str(root.venv)], check=True)
     subprocess.run([str(root.python), "-m", "pip", "install", "-q", "numpy<2"], check=True)
-    ask_folder = [str(OTHER), "-c", "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"]
-    folder = subprocess.run(ask_folder, capture_output=True, text=True, check=True).stdout.strip()
     environment = root.environment()
-    environment["LD_LIBRARY_PATH"] = f"{folder}:{environment['LD_LIBRARY_PATH']}"
+    environment["LD_LIBRARY_PATH"] = f"{libraries}:{environment['LD_LIBRARY_PATH']}"
     flags = ("--model-repository", str(models), "--engine-python", sys.executable)
     ran = run_install(root, *flags, environment=environment)
     assert ran.status == 0, ran.errors
