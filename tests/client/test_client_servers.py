@@ -7,12 +7,14 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from live_server import ROOT, LiveServer, StartServer, live_servers, wait_for
 
-from flover_client import AsyncClient, Client, ConnectionFailed, InvalidArgument, RequestFailed
+from flover_backend.runtime_dir import described_engines
+from flover_client import AsyncClient, Client, ConnectionFailed, Internal, InvalidArgument, RequestFailed
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +52,25 @@ def test_a_server_killed_in_mid_stream(started: LiveServer, is_async: bool) -> N
     assert caught.value.code == "UNAVAILABLE"
     with Client(started.grpc_url) as client, pytest.raises(ConnectionFailed, match="no server answers"):
         client.generate(PROMPT)
+
+
+def test_an_engine_killed_in_mid_stream(started: LiveServer) -> None:
+    """Every request in flight is told, by text and code; so are those that come later."""
+
+    async def read() -> None:
+        async with AsyncClient(started.grpc_url) as client:
+            await client.generate(PROMPT, max_tokens=1900, ignore_eos=True)
+
+    ((_, description),) = described_engines(started.process.pid)
+    with Client(started.grpc_url, timeout_s=60) as client, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: asyncio.run(read()))
+        stream = client.stream(PROMPT, max_tokens=1900, ignore_eos=True)
+        next(stream)
+        os.kill(description.engine_pid, signal.SIGKILL)
+        for call in (lambda: list(stream), waiting.result):
+            with pytest.raises(Internal, match=r"the engine .*\[INTERNAL\]$") as caught:
+                call()
+            assert caught.value.code == "INTERNAL"
 
 
 def test_a_server_told_to_stop_in_mid_stream(started: LiveServer) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from typing import Any
 
+import pytest
 from live_metrics import wait_idle, wait_running
-from live_server import LiveServer
-from triton_client import Call, arrays_of, ask
+from live_server import LiveServer, StartServer, wait_for
+from triton_client import Call, arrays_of, ask, post
 
 FLOVER = [sys.executable, "-m", "flover_backend.cli", "top"]
 
@@ -57,3 +59,26 @@ def test_what_is_not_there(server: LiveServer) -> None:
     )
     assert wrong.returncode == 1
     assert "HTTP 404; Triton serves them on port 8002" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_two_models(start_server: StartServer) -> None:
+    """One at work, one idle; both by default, one by its name, one that is unloaded no more."""
+    server = start_server({"max_rows": 4})
+    server.wait_ready()
+    models = server.folder / "models"
+    shutil.copytree(models / "flover", models / "chat")
+    config = models / "chat" / "config.pbtxt"
+    config.write_text(config.read_text().replace('name: "flover"', 'name: "chat"'))
+    assert post(f"{server.http_url}/v2/repository/models/chat/load", {})[0] == 200
+    call = Call(server.grpc_url, arrays_of([5, 6], {"max_tokens": 2000, "ignore_eos": True}, stream=True), "chat")
+    call.next()
+    wait_for(lambda: "running 1" in run(server, "--once", "--model", "chat").stdout)
+    done = run(server, "--once", "--json")
+    found = {model["model"]: model for model in json.loads(done.stdout)["models"]}
+    assert list(found) == ["chat", "flover"]
+    assert (found["chat"]["running"], found["flover"]["running"]) == (1, 0)
+    assert found["flover"]["window"]["decode_tokens"] == 0 < found["chat"]["window"]["decode_tokens"]
+    call.cancel()
+    assert post(f"{server.http_url}/v2/repository/models/chat/unload", {})[0] == 200
+    wait_for(lambda: "has no model chat; it has flover/1" in run(server, "--once", "--model", "chat").stderr, 30)
