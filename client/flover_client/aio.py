@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -130,9 +131,9 @@ class AsyncClient:
         timeout_s: instead of the client's.
         """
         async with self._open(prompt, False, timeout_s, request_id, parameters) as stream:
-            response = await anext(stream)
+            answer = await anext(stream)
             await anext(stream, None)  # a model in a PyTriton program says apart from its response that it was the last
-            return response
+        return replace(answer, is_final=True)
 
     def stream(
         self, prompt: Prompt, *, timeout_s: float | None = None, request_id: str = "", **parameters: Unpack[Parameters]

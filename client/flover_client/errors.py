@@ -58,8 +58,8 @@ CLASSES: dict[str, type[RequestFailed]] = {
     "INTERNAL": Internal,
 }
 
-CODE_AT_END = re.compile(r" \[([A-Z_]+)\]$")
-"""flover-backend ends the text of each of its errors with the code."""
+CODE_IN_TEXT = re.compile(r"^([A-Z_]+): | \[([A-Z_]+)\]$")
+"""flover-backend ends the text of each of its errors with the code; bound in a PyTriton program, it begins with it."""
 
 # What Triton itself refuses has no code in its text. In this order: the first that is found is its code.
 TRITONS_TEXTS = (
@@ -73,12 +73,12 @@ TRITONS_TEXTS = (
 def error_of_text(text: str) -> RequestFailed:
     """The exception for an error that came as a response: on a gRPC stream Triton sends an error's text alone.
 
-    The code is the one at the text's end, where the backend writes it; of an error of Triton's own it is read off the
+    The code is the one that the backend writes into the text; of an error of Triton's own it is read off the
     text. A text that is not known gets the code UNKNOWN.
     """
-    at_end = CODE_AT_END.search(text)
-    if at_end:
-        code = at_end[1]
+    written = CODE_IN_TEXT.search(text)
+    if written:
+        code = written[1] or written[2]
     else:
         code = next((code for code, pattern in TRITONS_TEXTS if re.search(pattern, text)), "UNKNOWN")
     return CLASSES.get(code, RequestFailed)(text, code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -126,9 +127,9 @@ class Client:
         timeout_s: instead of the client's.
         """
         with self._open(prompt, False, timeout_s, request_id, parameters) as stream:
-            response = next(stream)
+            answer = next(stream)
             next(stream, None)  # a model in a PyTriton program says apart from its response that it was the last
-            return response
+        return replace(answer, is_final=True)
 
     def stream(
         self, prompt: Prompt, *, timeout_s: float | None = None, request_id: str = "", **parameters: Unpack[Parameters]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -43,10 +44,12 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
     def __init__(self) -> None:
         self.messages: Iterable[Any] = ()
         self.status: tuple[grpc.StatusCode, str] | None = None
+        self.was_read_to_its_end = False
 
     def ModelStreamInfer(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         assert len(list(requests)) == 1  # and the client's side is closed
         yield from self.messages
+        self.was_read_to_its_end = True
         if self.status is not None:
             context.abort(*self.status)
 
@@ -84,6 +87,34 @@ def test_a_final_response_of_its_own(played: tuple[str, Servicer], read: Any) ->
     url, servicer = played
     servicer.messages = [content("a"), content("b"), empty_final()]
     assert [response.text for response in read(url)] == ["a", "b"]
+
+
+def generate_sync(url: str) -> Response:
+    with Client(url) as client:
+        return client.generate("x")
+
+
+def generate_async(url: str) -> Response:
+    async def ask() -> Response:
+        async with AsyncClient(url) as client:
+            return await client.generate("x")
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("ask", [generate_sync, generate_async])
+def test_a_generate_with_a_final_response_of_its_own(played: tuple[str, Servicer], ask: Any) -> None:
+    """It is read too: Triton 24.10 keeps a stream that is cancelled just then."""
+    url, servicer = played
+
+    def messages() -> Iterator[Any]:
+        yield content("a")
+        time.sleep(0.3)  # a client that cancels does so now
+        yield empty_final()
+
+    servicer.messages = messages()
+    answer = ask(url)
+    assert (answer.text, answer.is_final, servicer.was_read_to_its_end) == ("a", True, True)
 
 
 @BOTH
@@ -128,6 +159,13 @@ def test_the_code_at_the_end_of_a_text(code: str) -> None:
     error = error_of_text(f"stop: got '[INTERNAL]'; allowed: [UNKNOWN] [{code}]")
     assert (error.code, type(error)) == (code, CLASSES[code])
     assert str(error).endswith(f"[{code}]")
+
+
+def test_the_code_at_the_beginning_of_a_text() -> None:
+    """As a PyTriton program says it."""
+    error = error_of_text("UNAVAILABLE: the queue is full: 4 requests")
+    assert (error.code, type(error)) == ("UNAVAILABLE", CLASSES["UNAVAILABLE"])
+    assert error_of_text("INVALID: no").code == "INVALID"
 
 
 def test_a_code_without_a_class() -> None:
