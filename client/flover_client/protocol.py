@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,6 +73,7 @@ class Progress:
         self.is_over = False
         self._url = url
         self._timeout_s = timeout_s
+        self._begin = time.monotonic()
         self._has_answered = False
 
     def take(self, message: service_pb2.ModelStreamInferResponse | None) -> Response | None:
@@ -86,14 +88,16 @@ class Progress:
     def break_off(self, error: grpc.RpcError) -> RequestFailed:
         """What to raise for a stream that failed."""
         self.is_over = True
-        return error_of_rpc(error, self._url, self._timeout_s, answered=self._has_answered)
+        # NOTE: grpc.aio calls a deadline that passes while it still sends "Internal error from Core".
+        is_late = self._timeout_s is not None and time.monotonic() - self._begin >= self._timeout_s
+        if is_late or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return RequestTimeout(f"no complete answer within timeout_s = {self._timeout_s}", "DEADLINE_EXCEEDED")
+        return error_of_rpc(error, self._url, answered=self._has_answered)
 
 
-def error_of_rpc(error: grpc.RpcError, url: str, timeout_s: float | None, *, answered: bool) -> RequestFailed:
+def error_of_rpc(error: grpc.RpcError, url: str, *, answered: bool) -> RequestFailed:
     """The exception for a stream that broke. `answered`: a response had come before."""
     code, details = error.code(), error.details()
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return RequestTimeout(f"no complete answer within timeout_s = {timeout_s}", "DEADLINE_EXCEEDED")
     if code is grpc.StatusCode.UNAVAILABLE:
         what = f"the connection to {url} broke" if answered else f"no server answers at {url}"
         return ConnectionFailed(f"{what} ({details})", "UNAVAILABLE")

@@ -13,7 +13,8 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from flover_client import AsyncClient, Client, ConnectionFailed, Internal, InvalidArgument, RequestFailed, Response
-from flover_client.errors import CLASSES, error_of_text
+from flover_client.errors import CLASSES, RequestTimeout, error_of_text
+from flover_client.protocol import Progress
 
 
 def content(text: str, *, final: bool = False) -> Any:
@@ -152,6 +153,16 @@ def test_an_error_as_a_status(played: tuple[str, Servicer], read: Any) -> None:
     servicer.status = (grpc.StatusCode.INTERNAL, "it broke")
     with pytest.raises(Internal, match="it broke"):
         read(url)
+
+
+def test_a_deadline_that_passes_while_sending() -> None:
+    """grpc.aio has another name for it."""
+    error = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), "Internal error from Core"
+    )
+    in_time, late = Progress("host:1", 60.0), Progress("host:1", 0.0)
+    assert type(in_time.break_off(error)) is Internal
+    assert type(late.break_off(error)) is RequestTimeout
 
 
 @pytest.mark.parametrize("code", ["INVALID_ARG", "UNAVAILABLE", "NOT_FOUND", "CANCELLED", "INTERNAL"])
