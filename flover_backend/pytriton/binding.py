@@ -63,7 +63,7 @@ class Binding:
 
 def _is_no_refusal(record: logging.LogRecord) -> bool:
     # NOTE: PyTriton logs each error that a client gets, with a traceback; its text may quote the client's input.
-    return not isinstance(sys.exception(), RequestError)
+    return not isinstance(sys.exc_info()[1], RequestError)
 
 
 def _tensor(spec: tensors.TensorSpec) -> Tensor:
