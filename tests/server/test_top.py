@@ -89,12 +89,26 @@ def serve(tmp_path: Path) -> Iterator[Callable[[], Command]]:
             command.wait()
 
 
+@pytest.fixture
+def top(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """top(*arguments) -> the command off a terminal; none outlives the test."""
+    started: list[Command] = []
+
+    def start(*arguments: str) -> Command:
+        started.append(Command(tmp_path, "top", "--interval", "0.3", *arguments))
+        return started[-1]
+
+    yield start
+    for command in started:
+        command.process.kill()
+        command.wait()
+
+
 @pytest.mark.slow
-def test_the_life_of_a_server(tmp_path: Path, serve: Callable[[], Command]) -> None:
+def test_the_life_of_a_server(tmp_path: Path, serve: Callable[[], Command], top: Callable[..., Command]) -> None:
     http, grpc, metrics = serve.ports  # type: ignore[attr-defined]
     url = f"127.0.0.1:{metrics}"
-    plain = Command(tmp_path, "top", "--interval", "0.3", "--url", url)
-    lines = Command(tmp_path, "top", "--interval", "0.3", "--json", "--url", url)
+    plain, lines = top("--url", url), top("--json", "--url", url)
     with watching(tmp_path, "--url", url) as terminal:
         terminal.wait_for("no server answers")
         server = serve()
