@@ -89,6 +89,7 @@ def parse(text: str) -> dict[ModelKey, Reading]:
 def _note(reading: Reading, name: str, labels: Mapping[str, str], value: float) -> None:
     others = {label: text for label, text in labels.items() if label not in OWN_LABELS}
     if name == INFO:
-        reading.info = others
+        # NOTE: what a reload has replaced is still there, with value 0.
+        reading.info = others if value or not reading.info else reading.info
     else:
         reading.values[name, next(iter(others.values()), "")] = value

@@ -173,6 +173,15 @@ def test_what_an_unloaded_model_leaves_behind() -> None:
     assert list(parse(only_ours)) == [KEY]
 
 
+@pytest.mark.parametrize("order", [(3, 5), (5, 3)])
+def test_what_a_reload_has_replaced_is_not_shown(order: tuple[int, int]) -> None:
+    """Both series are there; the one that is loaded is 1."""
+    labels = 'block_size="16",dtype="float32",max_model_len="8",model="m",reorder="rows",version="1"'
+    lines = [f'flover_model_info{{max_rows="{rows}",{labels}}} {int(rows == 5)}' for rows in order]
+    (reading,) = parse("\n".join(["# TYPE flover_model_info gauge", *lines, ""])).values()
+    assert reading.info["max_rows"] == "5"
+
+
 def test_other_servers_have_no_flover_models() -> None:
     assert parse('# TYPE nv_inference_count counter\nnv_inference_count{model="m",version="1"} 4\n') == {}
     assert parse("") == {}
