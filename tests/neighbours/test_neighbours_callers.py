@@ -81,6 +81,16 @@ def test_server_sent_events_of_an_ensemble(server: LiveServer, continuation: str
     assert "".join(json.loads(line[6:])["answer"] for line in lines) == continuation.upper()
 
 
+@pytest.mark.parametrize("model", ["storyteller", "caller"])
+def test_a_timeout_passes_through(server: LiveServer, model: str) -> None:
+    endless = {"temperature": 0, "max_tokens": 2000, "ignore_eos": True}
+    answers = ask(server, model, parameters=endless, stream=True, timeout=300_000)
+    ours = text(answers, "answer" if model == "storyteller" else "text_output")
+    whole = text(ask(server, "flover", parameters=endless | {"max_tokens": 1000}, stream=True))
+    assert 0 < len(ours) < len(whole)
+    assert whole.lower().startswith(ours.lower())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["storyteller", "caller"])
 def test_a_cancel_does_not_reach_us_through_a_caller_of_this_release(server: LiveServer, model: str) -> None:

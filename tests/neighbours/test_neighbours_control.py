@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,24 @@ from triton_client import Call, arrays_of
 
 # A reload that failed keeps 24.10 from stopping until this timeout, whatever the model.
 POLL = ("--model-control-mode=poll", "--repository-poll-secs=1", "--exit-timeout-secs=5")
-NO_METRICS = ("--allow-metrics=false",)
+SWITCHES = ("--allow-metrics=false", "--http-header-forward-pattern=x-.*")
 CHANGE_TIMEOUT_S = 60
 """Against a hang: a poll, and a load."""
 WHOLE_CONTEXT = {"max_tokens": 1900, "ignore_eos": True}
 
 
 def test_the_default_mode_and_no_metrics(start_server: StartServer) -> None:
-    """Neither keeps ours from loading and answering."""
-    server = start_server(control=(), arguments=NO_METRICS, prepare=lambda models: add_neighbours(models, "identity"))
+    """Neither keeps ours from loading and answering, nor do headers that Triton makes parameters of."""
+    server = start_server(
+        {"header_prefix": "x-"},
+        control=(),
+        arguments=SWITCHES,
+        prepare=lambda models: add_neighbours(models, "identity"),
+    )
     server.wait_ready(metrics=False)
     with Asker(server) as neighbour, neighbour.answers_during():
         assert len(text(ask(server, "flover"))) > len(PROMPT)
+        assert "text_output" in generate(server, {"x-user": "somebody"})
         status, answer = repository_call(server, "unload", "flover")
         assert status == 503
         assert "not allowed" in answer
@@ -37,6 +44,13 @@ def test_the_default_mode_and_no_metrics(start_server: StartServer) -> None:
         "24.10 takes metrics with its endpoint closed; a build without any refuses"
     )
     assert "metrics could not be written" not in server.log()
+
+
+def generate(server: LiveServer, headers: dict[str, str]) -> str:
+    body = json.dumps({"text_input": PROMPT, "max_tokens": 2}).encode()
+    request = urllib.request.Request(f"{server.http_url}/v2/models/flover/generate", body, headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.read().decode()
 
 
 @pytest.fixture(scope="module")

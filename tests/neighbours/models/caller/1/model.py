@@ -18,7 +18,10 @@ class TritonPythonModel:
 def pass_on(request: Any, sender: Any) -> None:
     """Call `flover` with the request's own inputs; its error comes back with its code and ends the request."""
     call = pb_utils.InferenceRequest(
-        model_name="flover", requested_output_names=["text_output"], inputs=request.inputs()
+        model_name="flover",
+        requested_output_names=["text_output"],
+        inputs=request.inputs(),
+        timeout=request.timeout(),
     )
     for response in call.exec(decoupled=True):
         if response.has_error():
