@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -169,7 +170,7 @@ def measure(
     server: TritonServer, ours: Ours, neighbour: Neighbour, max_rows: int, seconds: float
 ) -> Iterator[tuple[str, list[float]]]:
     """(phase, milliseconds) in turn; the first is the neighbour alone."""
-    rest = lambda: time.sleep(seconds)  # noqa: E731
+    rest = partial(time.sleep, seconds)
     ours.unload()
     yield "ours is not loaded", neighbour.during(rest)
     loading: list[float] = []
@@ -192,7 +193,7 @@ def measure(
         yield "ours serves at its limit", neighbour.during(rest)
         reloading: list[float] = []
         for number in range(LOADS):
-            reloading += neighbour.during(lambda number=number: ours.load(max_queued_tokens=1_000_000 + number))
+            reloading += neighbour.during(partial(ours.load, max_queued_tokens=1_000_000 + number))
         yield f"ours reloads at its limit ({LOADS} times)", reloading
     finally:
         busy.terminate()
