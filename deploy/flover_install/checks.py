@@ -266,7 +266,9 @@ def _places(options: Options, facts: Facts) -> Iterator[Check]:
     for path in facts.occupied:
         text = f"{path} is there and not made by this script; move it away, or give another --name"
         yield Check("fail", "places", text)
-    if not facts.unwritable and not facts.occupied:
+    for path in facts.no_folders:
+        yield Check("fail", "places", f"{path} is no folder; give another --model-repository or --server-root")
+    if not facts.unwritable and not facts.occupied and not facts.no_folders:
         yield Check("ok", "places", ", ".join(str(path) for path in (options.home, options.model_folder) if path))
 
 

@@ -72,6 +72,8 @@ class Facts:
     unwritable: tuple[str, ...]
     occupied: tuple[str, ...]
     """Folders in the way that no earlier run made."""
+    no_folders: tuple[str, ...]
+    """Files and the like where a folder is to be made in."""
     bundled: tuple[str, ...] | None
     """Names of the models in the source tree; None when the package comes from elsewhere."""
     torch_offer: TorchOffer | None
@@ -121,6 +123,9 @@ def gather(options: Options, owned: frozenset[str], *, packages_are_there: bool)
         disk_free=shutil.disk_usage(_existing(options.home)).free,
         unwritable=tuple(str(path) for path in _written_to(options) if not os.access(path, os.W_OK)),
         occupied=tuple(str(path) for path in _own_folders(options) if _in_the_way(path) and str(path) not in owned),
+        no_folders=tuple(
+            str(path) for path in _written_to(options) if not path.is_dir() and path not in _own_folders(options)
+        ),
         bundled=_bundled() if options.from_checkout else None,
         torch_offer=None if packages_are_there else _torch_offer(options, python, gpus),
     )

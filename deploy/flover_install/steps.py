@@ -55,16 +55,29 @@ def packages_are_there(options: Options, manifest: Manifest) -> bool:
 
 def install(options: Options, facts: Facts, manifest: Manifest, tell: Tell) -> bool:
     """Bring everything to what is asked for. Returns whether anything changed. Raises `StepFailed`."""
+    is_first = not manifest.path.exists()
     changed = not packages_are_there(options, manifest)
     if changed:
         _install_packages(options, facts, manifest, tell)
-    texts = _texts(options, facts, manifest)
-    for path, text in texts.items():
+    try:
+        changed |= _write_texts(options, facts, manifest, tell)
+    except BaseException:
+        if is_first:
+            remove(manifest, tell)
+        else:
+            manifest.save()  # what was made so far is ours: the next run goes on from it, --remove takes it out
+        raise
+    manifest.save()
+    return changed
+
+
+def _write_texts(options: Options, facts: Facts, manifest: Manifest, tell: Tell) -> bool:
+    changed = False
+    for path, text in _texts(options, facts, manifest).items():
         outcome = manifest.write(path, text)
         changed |= outcome in ("made", "changed")
         if outcome != "same":
             tell(f"{outcome} {path}" + (" (edited since it was made)" if outcome == "kept" else ""))
-    manifest.save()
     return changed
 
 

@@ -120,6 +120,22 @@ def test_a_step_that_fails_leaves_nothing(root: ServerRoot, flags: tuple[str, ..
     assert snapshot(root.root, tmp_path / "models") == before
 
 
+def test_a_model_folder_that_cannot_be_made_leaves_nothing(
+    root: ServerRoot, flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    package = ("--package", older_release(tmp_path))
+    nowhere = tmp_path / "nowhere"
+    nowhere.symlink_to(tmp_path / "gone")  # passes the checks, and no folder can be made there
+    before = snapshot(root.root)
+    first = run_install(root, *flags, *package, "--model-repository", str(nowhere))
+    assert first.status == 1 and "File exists" in first.errors
+    assert snapshot(root.root) == before
+    assert run_install(root, *flags, *package).status == 0
+    assert run_install(root, *flags, *package, "--model-repository", str(nowhere), "--name", "b").status == 1
+    assert run_install(root, *flags, "--remove").lines == ["removed"]
+    assert snapshot(root.root) == before
+
+
 @pytest.mark.slow
 def test_a_run_that_was_killed_is_cleared_away_by_the_next(
     root: ServerRoot, flags: tuple[str, ...], tmp_path: Path

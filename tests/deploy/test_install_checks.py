@@ -42,6 +42,7 @@ GOOD = Facts(
     disk_free=100 << 30,
     unwritable=(),
     occupied=(),
+    no_folders=(),
     bundled=("gptj-demo", "llama-demo"),
     torch_offer=TorchOffer("2.13.0+cpu"),
 )
@@ -154,6 +155,7 @@ FAULTS = {
     "a full disk": ((), facts(disk_free=1 << 30), "1024 MiB free", "2048 needed"),
     "no write access": ((), facts(unwritable=("/opt",)), "write access: none to /opt", "sudo"),
     "something in the way": ((), facts(occupied=("/m/flover",)), "/m/flover is there and not made", "--name"),
+    "a file for a folder": ((), facts(no_folders=("/m",)), "/m is no folder", "--model-repository"),
     "no such model": (("--model", "/no/such"), facts(), "/no/such is no directory", "gptj-demo, llama-demo"),
 }
 

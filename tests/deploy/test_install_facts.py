@@ -103,6 +103,14 @@ def test_a_folder_of_somebody_else_is_in_the_way(own_root: ServerRoot) -> None:
     assert f"{own_root.backends / 'flover'} is there and not made by this script" in ran.failed()[0]
 
 
+def test_a_model_repository_that_is_a_file(own_root: ServerRoot) -> None:
+    file = own_root.root / "TRITON_VERSION"
+    ran = run_install(own_root, "--no-deps", "--model-repository", str(file))
+    assert ran.status == 1
+    assert ran.failed() == [f"fail places: {file} is no folder; give another --model-repository or --server-root"]
+    assert not (own_root.backends / "flover").exists()
+
+
 def test_two_runs_at_once(own_root: ServerRoot) -> None:
     descriptor = os.open(own_root.backends, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
