@@ -25,6 +25,9 @@ def build_request(
     request.parameters["triton_enable_empty_final_response"].bool_param = True
     if isinstance(prompt, str):
         _add(request, "text_input", "BYTES", _bytes(prompt))
+    elif isinstance(prompt, (bytes, bytearray, memoryview)) or not hasattr(prompt, "__len__"):
+        # NOTE: bytes are a sequence of integers too, but nobody means them as token ids.
+        raise TypeError(f"prompt: got {type(prompt).__name__}; allowed: text as str, or a sequence of token ids")
     else:
         _add(request, "input_ids", "INT32", _int32(prompt), len(prompt))
     _add(request, "sampling_parameters", "BYTES", _bytes(json.dumps(parameters)))

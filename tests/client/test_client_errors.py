@@ -69,6 +69,12 @@ def test_ids_that_are_none(client: Client, ids: Any) -> None:
         client.generate(ids)
 
 
+@pytest.mark.parametrize("prompt", [b"In the", bytearray(b"x"), None, 7])
+def test_a_prompt_that_is_neither_text_nor_ids(client: Client, prompt: Any) -> None:
+    with pytest.raises(TypeError, match=f"prompt: got {type(prompt).__name__}; allowed: text as str"):
+        client.generate(prompt)
+
+
 def test_a_model_that_is_not_there(server: LiveServer) -> None:
     with Client(server.grpc_url, "nope") as client:
         assert not client.is_ready()
