@@ -6,7 +6,6 @@ Exit status: 0 done; 1 an error, told in words; 2 the command line is wrong; 130
 from __future__ import annotations
 
 import functools
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from benchmarks.pa.inputs import Prompts, parse_lengths
 from benchmarks.pa.loads import LoadFlags, make_loads
 from benchmarks.pa.modes import Extent, Mode
 from benchmarks.pa.report import write_reports
-from benchmarks.pa.run import Target
+from benchmarks.pa.run import Target, without_secrets
 from benchmarks.pa.session import Plan, Requests, measure, read_results, show
 from flover_backend.cli_options import flag_of, model_json, with_model_json_flags
 from flover_backend.errors import FloverError
@@ -82,6 +81,9 @@ def perf_analyzer(
         str | None, typer.Option(help="gRPC address of a server.", show_default="a server of its own")
     ] = None,
     name: Annotated[str, typer.Option(help="Triton's name of the model.")] = "flover",
+    header: Annotated[
+        list[str] | None, typer.Option(help="With --url: NAME:VALUE, sent with every call; may be given again.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="For its own server, as in flover serve.", show_default="llama-demo")
     ] = None,
@@ -102,7 +104,7 @@ def perf_analyzer(
 
     Whatever follows -- is handed to perf_analyzer. Without --url a server is started, with the flags of flover serve.
     """
-    command = shlex.join(["python", "-m", "benchmarks.perf_analyzer", *_GIVEN])
+    command = without_secrets(["python", "-m", "benchmarks.perf_analyzer", *_GIVEN])
     console = Console()
     folder = _new_folder(out)
     if read is not None:
@@ -114,7 +116,7 @@ def perf_analyzer(
         flags = LoadFlags(concurrency, rate, intervals, periodic, request_period, Extent(requests, seconds), seed)
         prompts = Prompts(parse_lengths(prompt_tokens, "--prompt-tokens"), vocab_size, _texts(prompt_file))
         asked = Requests(prompts, parse_lengths(output_tokens, "--output-tokens"), temperature, seed)
-        where = _where(url, name, model, instances, keys)
+        where = _where(url, name, header or [], model, instances, keys)
         plan = Plan(make_loads(mode, flags, folder), asked, folder, limit, _split(_GIVEN)[1], binary)
         measure(plan, where, console, {"command": command, "client": _this_machine()})
     console.print(f"\nfigures and pictures: {folder}", soft_wrap=True, highlight=False)
@@ -148,9 +150,15 @@ def _texts(file: Path | None) -> list[str]:
 
 
 def _where(
-    url: str | None, name: str, model: str | None, instances: int | None, keys: dict[str, Any]
+    url: str | None, name: str, headers: list[str], model: str | None, instances: int | None, keys: dict[str, Any]
 ) -> Target | ServerOptions:
     config = model_json({"model": None if model is None else _model(model), **keys})
+    malformed = sum(":" not in header for header in headers)
+    if malformed or (headers and url is None):
+        raise MeasurementFailed(
+            "--header is NAME:VALUE, for a server that --url names"
+            + (f"; {malformed} of {len(headers)} have no colon" if malformed else "")
+        )
     if url is None:
         return ServerOptions(config, name, instances, show=functools.partial(print, file=sys.stderr))
     given = sorted(changed_keys(config))
@@ -159,7 +167,7 @@ def _where(
         raise MeasurementFailed(
             f"--url names a server that runs already: {flags} cannot change it. Leave one of them out"
         )
-    return Target(url, name)
+    return Target(url, name, tuple(headers))
 
 
 def _this_machine() -> dict[str, Any]:

@@ -30,6 +30,7 @@ class Probe:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._client = triton.InferenceServerClient(target.url)
+        self._headers = target.metadata()
 
     def __enter__(self) -> Probe:
         return self
@@ -38,10 +39,10 @@ class Probe:
         self._client.close()
 
     def check(self) -> None:
-        """Raise `MeasurementFailed` unless the model is served, decoupled."""
+        """Raise `MeasurementFailed` unless the model is served, decoupled, and its statistics may be read."""
         model, url = self._target.model, self._target.url
         try:
-            config = self._client.get_model_config(model).config
+            config = self._client.get_model_config(model, headers=self._headers).config
         except InferenceServerException as error:
             raise MeasurementFailed(
                 f"no model {model} at {url}: {error.message()}. Give the gRPC address of a server as --url, or leave "
@@ -49,19 +50,30 @@ class Probe:
             ) from None
         if not config.model_transaction_policy.decoupled:
             raise MeasurementFailed(f"model {model} at {url} is not decoupled: it streams no tokens")
+        try:
+            self.num_accepted()
+        except InferenceServerException as error:
+            raise MeasurementFailed(
+                f"{url} does not tell statistics of {model}, which perf_analyzer asks for: {error.message()}. "
+                "Give the header that it expects as --header NAME:VALUE"
+            ) from None
 
     def num_accepted(self) -> int:
         """Requests that the model has taken since the server's start; a decoupled model's Triton counts no more."""
-        statistics = self._client.get_inference_statistics(self._target.model)
+        statistics = self._client.get_inference_statistics(self._target.model, headers=self._headers)
         return sum(int(one.inference_count) for one in statistics.model_stats)
 
     def send(self, entry: Entry, timeout_s: float) -> None:
         """One request, read to its end. Raises `MeasurementFailed` with the server's text."""
         answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
         is_over = False
-        self._client.start_stream(callback=lambda result, error: answers.put((result, error)))
+        self._client.start_stream(callback=lambda result, error: answers.put((result, error)), headers=self._headers)
         try:
-            self._client.async_stream_infer(self._target.model, [_tensor(name, entry[name]) for name in entry])
+            self._client.async_stream_infer(
+                self._target.model,
+                [_tensor(name, entry[name]) for name in entry],
+                enable_empty_final_response=True,  # a server may send FINAL by itself, as PyTriton does
+            )
             while not is_over:
                 result, error = answers.get(timeout=timeout_s)
                 if error is not None:

@@ -38,13 +38,29 @@ class Target:
     url: str
     """host:port of its gRPC endpoint."""
     model: str = "flover"
+    headers: Sequence[str] = ()
+    """NAME:VALUE, sent with every call. Their values are secrets: nothing that is written holds them."""
+
+    def metadata(self) -> dict[str, str]:
+        """The headers as tritonclient takes them."""
+        return dict(header.split(":", 1) for header in self.headers)
 
 
 def command(analyzer: PerfAnalyzer, target: Target, inputs: Path, export: Path, arguments: Sequence[str]) -> list[str]:
     """The command line. A decoupled model is measured over gRPC, asynchronously, by streams."""
     where = ["-m", target.model, "-u", target.url, "-i", "grpc", "--async", "--streaming"]
     files = ["--input-data", str(inputs), "--profile-export-file", str(export)]
-    return [str(analyzer.path), *where, *files, *arguments]
+    headers = [part for header in target.headers for part in ("-H", header)]
+    return [str(analyzer.path), *where, *headers, *files, *arguments]
+
+
+def without_secrets(command_line: Sequence[str]) -> str:
+    """For people: quoted, the values of headers left out."""
+    shown = list(command_line)
+    for place, argument in enumerate(shown):
+        if argument.startswith("--header=") or (place and shown[place - 1] in ("-H", "--header")):
+            shown[place] = argument.partition(":")[0] + ":..."
+    return shlex.join(shown)
 
 
 def run(
@@ -97,7 +113,7 @@ def explain(status: int, output: str, command_line: Sequence[str]) -> str:
     said = last_lines(output)
     hints = [hint for text, hint in HINTS.items() if text in output]
     ending = f"was ended by signal {-status}" if status < 0 else f"ended with {status}"
-    return "\n".join([f"perf_analyzer {ending}:", *said, *hints, f"It was: {shlex.join(command_line)}"])
+    return "\n".join([f"perf_analyzer {ending}:", *said, *hints, f"It was: {without_secrets(command_line)}"])
 
 
 def last_lines(output: str) -> list[str]:

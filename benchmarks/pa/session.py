@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from benchmarks.pa.picture import save_picture
 from benchmarks.pa.probe import Probe
 from benchmarks.pa.progress import show_progress
 from benchmarks.pa.report import Result, sentences, table, write_reports
-from benchmarks.pa.run import Target, command, run
+from benchmarks.pa.run import Target, command, run, without_secrets
 from flover_backend.lifeline import adopt_orphans, end_children
 from flover_backend.serve import LEFTOVERS_TIMEOUT_S
 from flover_backend.server import ServerOptions, TritonServer
@@ -100,7 +99,7 @@ def _run(
     (folder / INPUTS).write_text(json.dumps({"data": entries}))
     export = folder / EXPORT
     line = command(analyzer, target, folder / INPUTS, export, [*load.arguments, *plan.passed_on])
-    (folder / "command.txt").write_text(shlex.join(line) + "\n")
+    (folder / "command.txt").write_text(without_secrets(line) + "\n")
     probe.send(max(entries, key=_size), plan.limit_s)
     for tries_left in reversed(range(EXPORT_TRIES)):
         with show_progress(console, load, probe) as tell:

@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from flover_backend.runtime_dir import candidate_directories
@@ -170,7 +170,7 @@ def live_servers(make_folder: Callable[[str], Path]) -> Iterator[StartServer]:
         "PATH": f"{stub_environment(shared / 'venv')}:{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
     }
-    started: list[LiveServer] = []
+    stops = ExitStack()  # each is stopped, whatever a test or another's stop says
 
     def start(
         model_json: dict[str, object] | None = None,
@@ -193,12 +193,11 @@ def live_servers(make_folder: Callable[[str], Path]) -> Iterator[StartServer]:
             "--pinned-memory-pool-byte-size=0",
         )
         server = LiveServer(folder, [*common, *arguments], environment)
-        started.append(server)
+        stops.callback(server.stop)
         return server
 
-    yield start
-    for server in started:
-        server.stop()
+    with stops:
+        yield start
 
 
 def copy_repository(target: Path, model_json: dict[str, object], instances: int) -> None:

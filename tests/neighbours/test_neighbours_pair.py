@@ -70,9 +70,9 @@ def increase(before: Scrape, after: Scrape, model: str) -> float:
 def test_the_death_of_one_engine_leaves_the_other_and_a_load_mends_it(pair: LiveServer) -> None:
     others = stream(pair, "flover", 400)
     first = others.next()
+    (engine,) = engines_of(pair, "second")
     own = stream(pair, "second", 200)
     own.next()
-    (engine,) = engines_of(pair, "second")
     os.kill(engine, signal.SIGKILL)
     assert "the engine has failed" in own.rest()[-1].error
     assert "the engine has failed" in stream(pair, "second", 5).rest()[-1].error

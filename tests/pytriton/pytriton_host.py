@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from live_server import free_ports, wait_for
-from pytriton.triton import Triton, TritonConfig
+from pytriton.triton import Triton, TritonConfig, TritonSecurityConfig
 from triton_client import Answer
 
 from flover_backend.bundled import path_of
@@ -24,6 +24,9 @@ def triton_config() -> TritonConfig:
         **{"http_address": loopback, "grpc_address": loopback, "metrics_address": loopback},
         **{"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port},
     )
+
+
+ACCESS_TOKEN = "the-guarded-endpoints-token"
 
 
 class Host:
@@ -67,7 +70,8 @@ def pytriton_host(**models: dict[str, Any]) -> Iterator[Host]:
     config = triton_config()
     with ExitStack() as stack:
         engines = {name: stack.enter_context(FloverEngine(name, **keys)) for name, keys in models.items()}
-        triton = stack.enter_context(Triton(config=config))
+        security = TritonSecurityConfig(access_token=ACCESS_TOKEN)
+        triton = stack.enter_context(Triton(config=config, security_config=security))
         for engine in engines.values():
             engine.bind(triton)
         yield Host(config, triton, engines)
