@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# Two processes: tests that start servers in one, the others beside them (tests/conftest.py).
+SPREAD := -n 2 --dist loadscope
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test test-all test-gpu sanitize-gpu lint format docs bench bench-gpu perf genai-perf clean distclean
@@ -20,10 +22,10 @@ serve: setup ## serve the bundled model until Ctrl-C
 	@$(BIN)/flover serve
 
 test: setup ## the whole test suite
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) $(SPREAD) -m "not slow"
 
 test-all: setup ## the same, and many more random examples of what it checks
-	@$(PYTEST)
+	@$(PYTEST) $(SPREAD)
 
 test-gpu: setup ## all tests that need or profit from an NVIDIA GPU; without one they skip and say so
 	@TRITON_INTERPRET=0 $(PYTEST) -rs tests/*_gpu

@@ -89,7 +89,10 @@ class AsyncClient:
         headers: Mapping[str, str] | None = None,
         keepalive_s: float = KEEPALIVE_S,
     ) -> None:
-        """Connects when the first request comes. Raises ValueError for what is no address, OSError for TLS files."""
+        """Connects when the first request comes.
+
+        Raises RuntimeError where no event loop runs, ValueError for what is no address, OSError for TLS files.
+        """
         self.url = url
         self.model = model
         self.version = version
@@ -97,8 +100,20 @@ class AsyncClient:
         self._metadata = metadata(headers)
         self._is_closed = False
         make = grpc.aio.insecure_channel if tls is None else grpc.aio.secure_channel
-        self._channel = make(**channel_arguments(url, tls, keepalive_s))
+        arguments = channel_arguments(url, tls, keepalive_s)
+        self._check_loop()
+        self._channel = make(**arguments)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    @staticmethod
+    def _check_loop() -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "AsyncClient belongs to the event loop that runs where it is made; make it inside a coroutine, as "
+                "`async with AsyncClient(url) as client:`"
+            ) from None
 
     async def __aenter__(self) -> AsyncClient:
         return self

@@ -46,9 +46,11 @@ class Admission:
             if status.draining:
                 raise Draining(f"the server is draining and takes no new requests; {waiting} requests wait")
             if not status.accepting or waiting >= self._info.max_queued_requests:
+                # Tokens are counted by the engine alone, which has not seen what is being prepared here.
+                tokens = "" if status.accepting else f" with {status.num_waiting_tokens} prompt tokens"
                 raise QueueFull(
-                    f"the queue is full: {waiting} requests ({status.num_waiting_tokens} prompt tokens) wait; allowed "
-                    f"are {self._info.max_queued_requests} and {self._info.max_queued_tokens}; try again later"
+                    f"the queue is full: {waiting} requests{tokens} wait; allowed are "
+                    f"{self._info.max_queued_requests} with {self._info.max_queued_tokens}; try again later"
                 )
             self._num_preparing += 1
 

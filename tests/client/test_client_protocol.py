@@ -203,3 +203,8 @@ def test_a_text_of_tritons(text: str, code: str) -> None:
 def test_a_text_that_nobody_knows() -> None:
     error = error_of_text("something else happened")
     assert (type(error), error.code, str(error)) == (RequestFailed, "UNKNOWN", "something else happened")
+
+
+def test_an_asyncio_client_outside_of_a_loop_says_where_to_make_it() -> None:
+    with pytest.raises(RuntimeError, match="make it inside a coroutine"):
+        AsyncClient("127.0.0.1:1")

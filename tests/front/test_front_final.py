@@ -200,7 +200,7 @@ def test_a_full_queue(host: FrontHost) -> None:
     host.service.on_status(status(accepting=False, waiting=4))
     error = host.ask([1]).error()
     assert error.code == TritonError.UNAVAILABLE
-    assert "4 requests (40 prompt tokens) wait" in str(error)
+    assert "4 requests with 40 prompt tokens wait" in str(error)
     host.service.on_status(status())
     assert started(host)[1].prompt_ids == [1]
 

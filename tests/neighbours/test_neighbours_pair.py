@@ -8,7 +8,6 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-import tiny_gptj
 from live_metrics import Scrape, ours, series
 from live_server import LiveServer, is_running, wait_for
 from repository import add_model
@@ -21,9 +20,8 @@ MODELS = ("flover", "second")
 
 
 @pytest.fixture(scope="module")
-def pair(server: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    directory = tiny_gptj.write(tmp_path_factory.mktemp("gptj"))
-    add_model(server.folder / "models", "second", {1: {"model": str(directory), "max_rows": 2}}, count=2)
+def pair(server: LiveServer) -> Iterator[LiveServer]:
+    add_model(server.folder / "models", "second", {1: {"model": "gptj-demo", "max_rows": 2}}, count=2)
     load(server, "second")
     yield server
     unload(server, "second")
@@ -71,7 +69,7 @@ def test_the_death_of_one_engine_leaves_the_other_and_a_load_mends_it(pair: Live
     others = stream(pair, "flover", 400)
     first = others.next()
     (engine,) = engines_of(pair, "second")
-    own = stream(pair, "second", 200)
+    own = stream(pair, "second", 2000)
     own.next()
     os.kill(engine, signal.SIGKILL)
     assert "the engine has failed" in own.rest()[-1].error
