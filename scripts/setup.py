@@ -111,8 +111,9 @@ def provide_system_packages() -> None:
     if os.geteuid() != 0 or AFTER_APT in sys.argv:
         fail(f"this Python lacks {' and '.join(missing)}. Run: sudo apt-get install {' '.join(missing)}")
     run("reading Debian's package lists", [apt, "update", "-qq"], "Check the package sources in /etc/apt")
-    install = [apt, "install", "-qq", "-y", "--no-install-recommends", *missing]
-    run(f"installing {' and '.join(missing)}", install, f"Run it by hand: {shlex.join(install)}")
+    extra = [] if shutil.which("curl") else ["curl"]  # a test runs the client's curl example
+    install = [apt, "install", "-qq", "-y", "--no-install-recommends", *extra, *missing]
+    run(f"installing {' and '.join([*extra, *missing])}", install, f"Run it by hand: {shlex.join(install)}")
     os.execv(sys.executable, [sys.executable, __file__, AFTER_APT])  # apt may have upgraded the interpreter itself
 
 

@@ -41,6 +41,7 @@ def test_raw_tritonclient(server: LiveServer, client: Client, name: str) -> None
     assert "flover_client" not in (EXAMPLES / name).read_text()
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: apt-get install curl")
 def test_curl(server: LiveServer, client: Client) -> None:
     done = run("generate.sh", server.http_url, PROMPT)
     assert (done.stderr, done.returncode) == ("", 0)
