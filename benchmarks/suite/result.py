@@ -1,0 +1,73 @@
+"""What a run of one workload gave, and the file that holds many of them.
+
+Times are seconds after the workload's start, as its requests' `at`. Knows nothing of how they were served.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One request, as its caller saw it."""
+
+    at: float
+    """When it should have been sent."""
+    sent: float
+    first: float
+    """Its first token (or its only answer, where all tokens come at once)."""
+    end: float
+    prompt_tokens: int
+    new_tokens: int
+    """That it got; fewer than asked only after a cancellation or a deadline."""
+    error: str = ""
+    """Why it failed; its times are then those of the failure."""
+
+
+class Run(msgspec.Struct, kw_only=True):
+    """One workload, served in one way through one layer."""
+
+    way: str
+    """`fused`, `none` (fused without reorder), `serial` (one after another), `instances` (a model instance each),
+    `dynamic` (dynamic batching), `static` (batches of a fixed size)."""
+    layer: str
+    """`engine`, `triton`, `pytriton`, `perf_analyzer`, or `triton-instances`, `triton-dynamic` (Triton's own)."""
+    model: str
+    workload: str
+    kind: str
+    facts: dict[str, Any]
+    """The workload's (workload.py)."""
+    settings: dict[str, Any] = {}
+    """Of the way: window_ms, batch_size, instances ..."""
+    single_s: float | None = None
+    """A lone request's time on this layer in this run of the suite."""
+    requests: list[RequestResult]
+    gaps_ms: dict[str, float] = {}
+    """p50, p90, p99, max of the times between a request's consecutive responses."""
+    iterations: list[tuple[float, int]] = []
+    """(end of an iteration, live rows in it), at most 2,000 of them, evenly chosen; engine layer only."""
+    num_responses: int | None = None
+
+    @property
+    def wall_s(self) -> float:
+        """From the first request sent until the last token."""
+        return max(r.end for r in self.requests) - min(r.sent for r in self.requests)
+
+
+class Results(msgspec.Struct, kw_only=True):
+    """The file `results.json`."""
+
+    command: str
+    commit: str
+    machine: dict[str, Any]
+    """Device, versions (flover_backend/bench_engine/machine.py)."""
+    copy_bandwidth: float
+    """Bytes a second, read and written."""
+    products_ms: dict[int, float]
+    """The model's weight products by rows, in this run: S without its KV."""
+    scale: float
+    """What the papers' gaps were multiplied by: a lone request's time here over the paper's 9.1 s (13B) or 5.6 s."""
+    runs: list[Run]
+    seconds: float = 0.0
