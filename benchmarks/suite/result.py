@@ -24,6 +24,8 @@ class RequestResult(msgspec.Struct, frozen=True, kw_only=True):
     """That it got; fewer than asked only after a cancellation or a deadline."""
     error: str = ""
     """Why it failed; its times are then those of the failure."""
+    gap_p99_ms: float = 0.0
+    """p99 (nearest rank) of the times between its own consecutive responses; 0 with fewer than two of them."""
 
 
 class Run(msgspec.Struct, kw_only=True):
@@ -47,7 +49,8 @@ class Run(msgspec.Struct, kw_only=True):
     gaps_ms: dict[str, float] = {}
     """p50, p90, p99, max of the times between a request's consecutive responses."""
     iterations: list[tuple[float, int]] = []
-    """(end of an iteration, live rows in it), at most 2,000 of them, evenly chosen; engine layer only."""
+    """(end of an iteration, live rows in it) of every `iteration_stride`-th, at most 2,000; engine layer only."""
+    iteration_stride: int = 1
     num_responses: int | None = None
 
     @property
@@ -70,4 +73,7 @@ class Results(msgspec.Struct, kw_only=True):
     scale: float
     """What the papers' gaps were multiplied by: a lone request's time here over the paper's 9.1 s (13B) or 5.6 s."""
     runs: list[Run]
+    kv_bytes_per_token: int = 0
+    """Of all layers, for the KV part of S; 0 where no engine layer ran."""
+    num_gpus: int = 1
     seconds: float = 0.0
