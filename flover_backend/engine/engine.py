@@ -6,6 +6,7 @@ import time
 
 from flover_backend.channel import Iteration
 from flover_backend.engine.interface import EngineGauges, RequestEnded, Runner, SequenceUpdate, StepStats
+from flover_backend.engine.pacing import Pacer
 from flover_backend.engine.ranges import phase
 from flover_backend.request import Request
 from flover_backend.scheduler.plan import Plan
@@ -19,14 +20,17 @@ class Engine:
         self.scheduler = scheduler
         self.runner = runner
         self.last_stats: StepStats | None = None
+        self._pacer = Pacer()
 
     def step(self) -> list[SequenceUpdate | RequestEnded]:
         """Run one iteration."""
         started = time.monotonic()
+        self._pacer.planning()
         with phase("plan"):
             plan = self.scheduler.plan()
         with phase("run"):
             result = self.runner.run(plan)
+        self._pacer.launched(plan, self.runner.waited_seconds)
         with phase("commit"):
             updates = self.scheduler.commit(result)
         self.last_stats = None if plan.is_empty else self._stats(plan, started)
@@ -52,6 +56,11 @@ class Engine:
     def has_work(self) -> bool:
         """True while any request is queued, running or in flight."""
         return self.scheduler.has_work
+
+    @property
+    def plan_due(self) -> float:
+        """Monotonic time before which nothing is gained by `step`."""
+        return 0.0 if self.runner.is_done else self._pacer.due
 
     @property
     def gauges(self) -> EngineGauges:

@@ -79,6 +79,17 @@ class Runner(Protocol):
         """By the latest plan's reorder step."""
         ...
 
+    @property
+    def is_done(self) -> bool:
+        """Nothing runs on the device."""
+        ...
+
+    @property
+    def waited_seconds(self) -> float | None:
+        """How long the latest `run` waited, after its launch, for the result it returned; None: it launches nothing
+        ahead, or returned none."""
+        ...
+
     def take_reorder_seconds(self) -> float:
         """How long the reorder steps took that ended since this was asked before."""
         ...
@@ -114,6 +125,11 @@ class EngineCore(Protocol):
     @property
     def last_stats(self) -> StepStats | None:
         """Of the latest `step`; None when its plan was empty (nothing was computed)."""
+        ...
+
+    @property
+    def plan_due(self) -> float:
+        """Monotonic time before which nothing is gained by `step`, while there is work; in the past: step now."""
         ...
 
     @property

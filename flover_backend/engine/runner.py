@@ -32,6 +32,8 @@ class TorchRunner:
         self.sampler = Sampler(state, model.eos_token_ids, record_margins)
         self.bytes_moved = 0
         """By the latest plan's moves."""
+        self.waited_seconds: float | None = None
+        """Nothing is waited for: `run` computes."""
         self._reorder_seconds = 0.0
         self._held: deque[StepResult] = deque()
 
@@ -42,6 +44,11 @@ class TorchRunner:
         self.state.apply(plan)
         self._held.append(StepResult(plan.step, []) if plan.is_empty else self._iterate(plan))
         return self._held.popleft() if len(self._held) > self.pipeline_depth else None
+
+    @property
+    def is_done(self) -> bool:
+        """Always: `run` computes."""
+        return True
 
     def take_reorder_seconds(self) -> float:
         """How long the moves took since this was asked before."""

@@ -1,11 +1,13 @@
 """The engine's main loop: what fronts and tools ask goes to the core, what an iteration yields goes back.
 
 Knows messages, the core's interface and the accepted requests. Sockets are `connections`' business, rows and blocks
-the core's. At each iteration boundary the inbox is emptied; when there is nothing to compute it blocks on the inbox.
+the core's. At each iteration boundary the inbox is emptied, until the next plan is due (pacing.py); when there is
+nothing to compute it blocks on the inbox.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import time
@@ -44,6 +46,8 @@ from flover_backend.request import FinishReason, Request
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 0.5e-3
+"""While a plan is not due: how often to see whether the device has ended before it was expected to."""
 ENDED_CODES = {FinishReason.CANCELLED: "CANCELLED", FinishReason.DEADLINE: "UNAVAILABLE"}
 
 
@@ -95,6 +99,9 @@ class EngineService:
                 self._handle(*inbox.get_nowait())
         except queue.Empty:
             pass
+        while self._core.has_work and (early := self._core.plan_due - self._clock()) > 0:
+            with contextlib.suppress(queue.Empty):
+                self._handle(*inbox.get(timeout=min(early, LOOK_S)))
 
     def _handle(self, connection: int, event: Attached | Detached | ToEngine) -> None:
         match event:

@@ -62,6 +62,7 @@ class FakeCore:
         self._preempted = False
         self._most_used = 0
         self.last_stats: StepStats | None = None
+        self.plan_due = 0.0
 
     def add(self, request: Request) -> None:
         if len(request.prompt_ids) > NUM_BLOCKS * BLOCK_SIZE:

@@ -52,6 +52,12 @@ class Results:
         """A step that sampled nothing; it still has an end to wait for."""
         self.push(step, self._nothing, ())
 
+    @property
+    def all_done(self) -> bool:
+        """No result is on its way any more. Does not wait."""
+        newest = self._pending[-1].done if self._pending else None
+        return newest is None or newest.query()
+
     def pop(self) -> StepResult:
         """The oldest result; waits for its copy alone."""
         pending = self._pending.popleft()

@@ -5,6 +5,7 @@ Decides nothing; knows no request. The order within a plan is scheduler/plan.py'
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -33,11 +34,18 @@ class GpuRunner:
         self.pipeline_depth = pipeline_depth
         self._programs, self._mover = programs, mover
         self.results = Results(rows.num_rows, pipeline_depth + 2, rows.device)
+        self.waited_seconds: float | None = None
+        """Of the latest `run`, for the result it returned; None: it returned none."""
 
     @property
     def bytes_moved(self) -> int:
         """What the latest plan's moves moved."""
         return self._mover.bytes_moved
+
+    @property
+    def is_done(self) -> bool:
+        """The device has computed all that was launched."""
+        return self.results.all_done
 
     def take_reorder_seconds(self) -> float:
         """How long the moves took that have ended on the device since this was asked before."""
@@ -74,7 +82,13 @@ class GpuRunner:
         with self._on_stream():
             self._change(plan)
             self._launch(plan)
-        return self.results.pop() if len(self.results) > self.pipeline_depth else None
+        if len(self.results) <= self.pipeline_depth:
+            self.waited_seconds = None
+            return None
+        launched = time.monotonic()
+        result = self.results.pop()
+        self.waited_seconds = time.monotonic() - launched
+        return result
 
     def _on_stream(self) -> AbstractContextManager[object]:
         return nullcontext() if self._programs.stream is None else torch.cuda.stream(self._programs.stream)

@@ -1,0 +1,68 @@
+"""When the next plan is due: as late as the device still stays busy, so that requests join the very next iteration.
+
+With pipeline depth 1 a plan is launched while the iteration before it runs. Made at once, it would leave every request
+that arrives during that iteration to the one after the next: two and a half iterations to a first token, in place of
+one and a half. Knows times and numbers of rows; nothing of devices or requests.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from flover_backend.scheduler.plan import Plan
+
+FIRST_LEAD_S, MIN_LEAD_S, MAX_LEAD_S = 2e-3, 0.8e-3, 8e-3
+SLACK_S = 0.8e-3
+"""A launch should be over so long before the device needs it; time for a busy host to be late."""
+FORGETTING = 0.1
+"""How fast an iteration's expected time grows with later ones that take longer (contexts grow); shorter ones count
+at once."""
+SHRINKING, GROWING = 0.05, 1.0
+"""Of the difference to `SLACK_S`, by which the lead changes: at once when it was too short, slowly when too long."""
+
+
+class Pacer:
+    """Owns the expected times of decode iterations by rows, and the lead that planning and launching need."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.due = 0.0
+        """Seconds of the clock; nothing is gained by planning before."""
+        self.lead = FIRST_LEAD_S
+        self._expected: dict[int, float] = {}
+        self._running_rows: int | None = None
+        """Of the launched iteration, when it only decodes; its time can then be expected of another one."""
+        self._began = 0.0
+        self._returned = 0.0
+        self._was_paced = False
+
+    def planning(self) -> None:
+        """A plan is being made now."""
+        self._was_paced = self.due > self._returned and self._clock() >= self.due
+
+    def launched(self, plan: Plan, waited: float | None) -> None:
+        """`plan` runs from now on; the result of the one before was waited for during `waited` seconds after launch.
+
+        None: there was none to wait for, or the runner does not run ahead.
+        """
+        now = self._clock()
+        if waited is not None and self._running_rows is not None:
+            self._ended(self._running_rows, now - self._began, waited)
+        decodes_only = not plan.is_empty and not plan.chunks
+        self._running_rows = plan.num_rows if decodes_only else None
+        self._began = self._returned = now
+        self.due = 0.0 if plan.is_empty else now + self._expect(plan.num_rows) - self.lead
+
+    def _ended(self, num_rows: int, seconds: float, waited: float) -> None:
+        known = self._expected.get(num_rows, seconds)
+        self._expected[num_rows] = min(seconds, known + FORGETTING * (seconds - known))
+        if self._was_paced:
+            late = SLACK_S - waited
+            share = GROWING if late > SLACK_S / 2 else SHRINKING
+            self.lead = min(max(self.lead + share * late, MIN_LEAD_S), MAX_LEAD_S)
+
+    def _expect(self, num_rows: int) -> float:
+        """At least so long: no iteration is shorter than one of fewer rows."""
+        fewer = [rows for rows in self._expected if rows <= num_rows]
+        return self._expected[max(fewer)] if fewer else 0.0
