@@ -25,7 +25,7 @@ test: setup ## the whole test suite
 	@$(PYTEST) $(SPREAD) -m "not slow"
 
 test-all: setup ## the same, and many more random examples of what it checks
-	@$(PYTEST)
+	@$(PYTEST) $(SPREAD)
 
 test-gpu: setup ## all tests that need or profit from an NVIDIA GPU; without one they skip and say so
 	@TRITON_INTERPRET=0 $(PYTEST) -rs tests/*_gpu

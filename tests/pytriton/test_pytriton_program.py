@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -24,13 +25,13 @@ TIMEOUT_S = 90
 
 
 class Program:
-    """server.py, running."""
+    """server.py, running: its output goes to `folder`, PyTriton's files to `home`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, home: str) -> None:
         http_port, grpc_port, metrics_port = free_ports(3)
         ports = [f"--http-port={http_port}", f"--grpc-port={grpc_port}", f"--metrics-port={metrics_port}"]
         self.log_path = folder / "program.log"
-        environment = os.environ | {"PYTRITON_HOME": str(folder), "PYTHONUNBUFFERED": "1"}
+        environment = os.environ | {"PYTRITON_HOME": home, "PYTHONUNBUFFERED": "1"}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(EXAMPLES / "server.py"), *ports],
@@ -69,17 +70,19 @@ class Program:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Iterator[Program]:
-    program = Program(tmp_path)
-    try:
-        program.wait_ready()
-        yield program
-    finally:
-        program.process.kill()
-        program.process.wait()
-        for pid in filter(is_running, program.pids):
-            os.kill(pid, signal.SIGKILL)
-        for path in traces_of(program.process.pid):
-            path.unlink(missing_ok=True)
+    # NOTE: PyTriton's sockets lie in its home, and a socket's path is at most 107 bytes: tmp_path is too long.
+    with tempfile.TemporaryDirectory(prefix="flover-", ignore_cleanup_errors=True) as home:
+        program = Program(tmp_path, home)
+        try:
+            program.wait_ready()
+            yield program
+        finally:
+            program.process.kill()
+            program.process.wait()
+            for pid in filter(is_running, program.pids):
+                os.kill(pid, signal.SIGKILL)
+            for path in traces_of(program.process.pid):
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
