@@ -214,4 +214,4 @@ def bound_over_single(run: Run, results: Results) -> float | None:
     if not done or len(known) < len(bounds) or len(lone) < len(alone):
         return None
     spent = sum(count * bound for count, bound in zip(rows, known, strict=True))
-    return spent / sum(rows) / statistics.fmean(lone)
+    return float(spent / sum(rows) / statistics.fmean(lone))
