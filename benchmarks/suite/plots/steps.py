@@ -1,0 +1,117 @@
+"""What a bare engine does iteration by iteration: rows in flight, and the time of a step against its bound S."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+
+from benchmarks.suite.figures import StepTime, step_times
+from benchmarks.suite.plots.select import Group, best, number, spread_out
+from benchmarks.suite.plots.style import LINE, WAYS, canvas, colour, legend, order, title, way_words
+from benchmarks.suite.result import Results, Run
+
+_BATCHING = ("dynamic", "static", "none", "fused")
+"""Ways whose rows change: one after another is always one, instances have no iteration in common."""
+_FACTS = {"constant": "paper_gap_ms", "poisson": "paper_gap_ms", "random-totals": "max_total", "chat": "rate"}
+_MOST_PANELS = 3
+"""Of a kind of workload."""
+_COLUMNS = 3
+_LEAST_STEPS = 5
+"""Fewer pairs of iterations at some number of rows give no time."""
+
+
+def choose_rows(group: Group) -> list[Run]:
+    """Of each kind of workload up to three, each with its most requests; in all ways that batch."""
+    runs = best(run for run in group.runs if run.way in _BATCHING)
+    chosen: list[Run] = []
+    for kind, fact in _FACTS.items():
+        largest: dict[float, Run] = {}
+        for run in sorted((r for r in runs if r.kind == kind), key=lambda run: len(run.requests)):
+            largest[number(run, fact) or 0.0] = run
+        shown = {run.workload for run in spread_out(list(largest.values()), fact, _MOST_PANELS)}
+        chosen += [run for run in runs if run.kind == kind and run.workload in shown]
+    return chosen
+
+
+def draw_rows(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
+    """A panel for each workload, a line for each way."""
+    workloads = list(dict.fromkeys(run.workload for run in runs))
+    columns = min(_COLUMNS, len(workloads))
+    rows = -(-len(workloads) // columns)
+    what = title("Rows in flight by iteration", group.model, "bare engine", results)
+    figure = canvas(what, max(7.0, 4.3 * columns), 1.4 + 2.6 * rows)
+    for place, workload in enumerate(workloads):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        for run in sorted((r for r in runs if r.workload == workload), key=lambda run: order(run.way)):
+            indices = [index * run.iteration_stride for index in range(len(run.iterations))]
+            levels = [level for _, level in run.iterations]
+            axes.plot(
+                [*indices, indices[-1] + 1], [*levels, 0], drawstyle="steps-post", color=colour(run.way),
+                label=way_words(run.way), linewidth=1.6, linestyle="--" if run.way == "none" else "-",
+            )  # fmt: skip
+        axes.set_title(workload)
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.grid(alpha=0.3)
+        if place % columns == 0:
+            axes.set_ylabel("rows")
+        if place + columns >= len(workloads):
+            axes.set_xlabel("iteration")
+    legend(figure)
+    return figure
+
+
+def choose_steps(group: Group) -> list[Run]:
+    """All with iterations of common rows: not instances, whose iterations share the device."""
+    return [run for run in group.runs if run.way in WAYS and run.way != "instances" and len(run.iterations) > 1]
+
+
+def draw_steps(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
+    """Median time of a step by rows, over all workloads, above S with the same live KV; below, their ratio."""
+    what = title("Time of an iteration against its bound S", group.model, "bare engine", results)
+    figure = canvas(what, 9.0, 6.6)
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=[2.2, 1])
+    ways = sorted(dict.fromkeys(run.way for run in runs), key=order)
+    bounds: dict[int, list[float]] = {}
+    for way in ways:
+        steps = _merged([step for run in runs if run.way == way for step in step_times(run, results)])
+        marker = {"none": "x", "serial": "s", "dynamic": "^", "static": "v"}.get(way, "o")
+        look: dict[str, Any] = {"linestyle": "none", "marker": marker, "color": colour(way), "markersize": 6}
+        if way not in ("none",):
+            look |= {"markeredgecolor": "white", "markeredgewidth": 0.6}
+        upper.plot([s.rows for s in steps], [s.seconds * 1e3 for s in steps], label=way_words(way), **look)
+        known = [(s.rows, s.seconds, s.bound) for s in steps if s.bound]
+        lower.plot([rows for rows, _, _ in known], [seconds / bound for _, seconds, bound in known], **look)
+        for rows, _, bound in known:
+            bounds.setdefault(rows, []).append(bound * 1e3)
+    if bounds:
+        ordered = sorted(bounds)
+        upper.fill_between(ordered, [min(bounds[r]) for r in ordered], [max(bounds[r]) for r in ordered],
+                           color=LINE, alpha=0.25, linewidth=0, label="S: between least and most live KV")  # fmt: skip
+        upper.plot(ordered, [min(bounds[r]) for r in ordered], color=LINE, linewidth=1)
+    lower.axhline(1.0, color=LINE, linewidth=1, linestyle="--")
+    upper.set_ylabel("time of an iteration, ms")
+    upper.set_ylim(bottom=0)
+    lower.set_ylabel("over S")
+    lower.set_xlabel("live rows; S: weight products at so many rows, and live KV at copy bandwidth")
+    lower.set_xscale("log", base=2)
+    lower.xaxis.set_major_formatter(ScalarFormatter())
+    lower.xaxis.set_minor_formatter(NullFormatter())
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    legend(figure, columns=3)
+    return figure
+
+
+def _merged(steps: Sequence[StepTime]) -> list[StepTime]:
+    """By rows: of several workloads the one with the most such iterations."""
+    most: dict[int, StepTime] = {}
+    for step in steps:
+        if step.count >= _LEAST_STEPS and (step.rows not in most or step.count > most[step.rows].count):
+            most[step.rows] = step
+    return [most[rows] for rows in sorted(most)]
