@@ -88,8 +88,11 @@ def drive(
     clock: Callable[[], float] = time.perf_counter,
     each_step: Callable[[Record], None] | None = None,
     limit_s: float = LIMIT_S,
+    on_tokens: Callable[[int, tuple[int, ...]], None] | None = None,
 ) -> Record:
     """Run greedy requests of exactly their length; `each_step` may look on after every step (and add work itself).
+
+    `on_tokens` is called with a request's number and its new tokens, as they come.
 
     Raises `BenchError` when a request ends early or the run takes too long; the engine is idle then too.
     """
@@ -116,6 +119,8 @@ def drive(
                 if not isinstance(update, SequenceUpdate):
                     raise BenchError(f"a request ended early: {update.message}")
                 got += [numbers[update.key]] * len(update.token_ids)
+                if on_tokens is not None:
+                    on_tokens(numbers[update.key], update.token_ids)
             if got:
                 record.steps.append((now, got))
             if each_step is not None:

@@ -1,0 +1,194 @@
+"""The same requests served in several ways by the bare engine, with one set of weights, the same kernels, graphs and
+sampler: what remains is the way.
+
+    with EngineWays("13b", "cuda", "random", print) as ways:
+        fused, apart = ways.run("fused", workload), ways.run("instances", workload)
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.suite.result import Run
+from benchmarks.suite.ways.apart import serve_apart
+from benchmarks.suite.ways.batches import serve_batches
+from benchmarks.suite.ways.engines import MAX_INSTANCES, Engines, allow_many_streams
+from benchmarks.suite.ways.probe import Probe, probe_device
+from benchmarks.suite.ways.served import LIMIT_S, OnTokens, Served, arrival, make_run, token_times
+from benchmarks.suite.workload import BenchRequest, Workload
+from flover_backend.bench_engine.drive import Arrival, drive
+from flover_backend.bench_engine.figures import BenchError
+from flover_backend.bench_engine.shapes import Shape
+from flover_backend.engine.engine import Engine
+
+__all__ = ["MAX_INSTANCES", "WAYS", "EngineWays", "Probe", "allow_many_streams", "dynamic_settings"]
+
+WAYS: dict[str, tuple[str, ...]] = {
+    "fused": (),
+    "none": (),
+    "serial": (),
+    "instances": ("instances",),
+    "dynamic": ("batch_size", "window_ms"),
+    "static": ("batch_size",),
+}
+"""Name -> the settings that it takes."""
+PAPER_WINDOWS_S = (2.0, 4.0, 8.0, 16.0)
+"""Of dynamic batching, beside a lone request of 9.1 s (systems.md 1.7)."""
+DEFAULT_WINDOW_MS = 50.0
+"""FasterTransformer's backend ships it."""
+DEFAULT_BATCH = 32
+WARM_STEPS = 32
+
+
+class EngineWays:
+    """A model and its ways. Context manager; one thread. Raises `ConfigError` where the model does not load."""
+
+    def __init__(
+        self,
+        shape_or_directory: Shape | Path | str,
+        device: torch.device | str = "auto",
+        load_format: str = "auto",
+        tell: Callable[[str], None] = print,
+        **keys: Any,
+    ) -> None:
+        """A shape or its name (bench_engine/shapes.py; random weights), a directory, or a bundled model's name.
+
+        `keys`: of model.json, for the engine; by default its default settings.
+        """
+        self._tell = tell
+        self._engines = Engines(shape_or_directory, device, load_format, tell, keys)
+
+    def __enter__(self) -> EngineWays:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the device's memory back."""
+        self._engines.close()
+
+    @property
+    def name(self) -> str:
+        """The model's, as runs name it."""
+        return self._engines.name
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids of prompts are below it."""
+        return self._engines.model.vocab_size
+
+    @property
+    def max_model_len(self) -> int:
+        """Most tokens of a request that the model allows, prompt included."""
+        return self._engines.model.max_model_len
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Keys and values of a token in all layers."""
+        return self._engines.kv_bytes_per_token
+
+    def single(self, workload: Workload) -> float:
+        """Seconds of the workload's longest request alone on the engine, from adding it to its last token: median of
+        three."""
+        engine = self._fused(workload)
+        longest = max(workload.requests, key=lambda request: request.new_tokens)
+        alone = [arrival(longest, at=0.0)]
+        return statistics.median(drive(engine, alone, limit_s=LIMIT_S).end for _ in range(3))
+
+    def run(self, way: str, workload: Workload, *, on_tokens: OnTokens | None = None, **settings: Any) -> Run:
+        """Serve the workload. Settings by way:
+
+        instances: `instances` (default: the number of requests, at most `MAX_INSTANCES`). static, dynamic:
+        `batch_size` (default 32). dynamic: `window_ms` (default 50). `on_tokens` hears every token that was asked for.
+        Raises `BenchError` for a way or setting that is not allowed, or where a request fails.
+        """
+        if way not in WAYS:
+            raise BenchError(f"way is {way!r}; allowed: {', '.join(WAYS)}")
+        if not workload.requests:
+            raise BenchError(f"workload {workload.name} has no requests; give it one at least")
+        for name in settings:
+            if name not in WAYS[way]:
+                raise BenchError(f"{name} is no setting of {way}; allowed: {', '.join(WAYS[way]) or 'none'}")
+        served, used = self._serve(way, workload, settings, on_tokens)
+        run = make_run(way, self.name, workload, served, used)
+        self._tell(f"{self.name}, {workload.name}, {way}{_in_words(used)}: {run.wall_s:.3f} s")
+        return run
+
+    def best(self, way: str, workload: Workload, choices: Sequence[dict[str, Any]]) -> Run:
+        """The run with the least wall time of those with each of the settings; `tried` in its settings names all."""
+        runs = [self.run(way, workload, **settings) for settings in choices]
+        best = min(runs, key=lambda run: run.wall_s)
+        tried = [run.settings | {"wall_s": run.wall_s} for run in runs]
+        best.settings = best.settings | {"tried": tried}
+        return best
+
+    def probe(self, rows: Sequence[int] | None = None) -> Probe:
+        """What the device can do; the engines go for it, since it takes as much memory as the weights."""
+        self._engines.unload()
+        self._tell(f"{self.name}: copy bandwidth and weight products")
+        return probe_device(self._engines.directory, self._engines.model.dtype, self._engines.device, rows)
+
+    def _serve(
+        self, way: str, workload: Workload, settings: dict[str, Any], on_tokens: OnTokens | None
+    ) -> tuple[Served, dict[str, Any]]:
+        requests = workload.requests
+        if way == "instances":
+            count = int(settings.get("instances", min(len(requests), MAX_INSTANCES)))
+            return serve_apart(self._instances(count, workload), requests, on_tokens), {"instances": count}
+        engine = self._fused(workload, **({"reorder": "none"} if way == "none" else {}))
+        if way == "serial":
+            return serve_apart([engine], requests, on_tokens), {}
+        if way in ("fused", "none"):
+            return _serve_fused(engine, requests, on_tokens), {}
+        limits = self._engines.limits
+        size = int(settings.get("batch_size", min(DEFAULT_BATCH, limits.max_rows)))
+        if not 1 <= size <= limits.max_rows:
+            raise BenchError(f"batch_size is {size}; allowed is 1 .. {limits.max_rows} (max_rows)")
+        used: dict[str, Any] = {"batch_size": size}
+        window_s = None
+        if way == "dynamic":
+            used["window_ms"] = float(settings.get("window_ms", DEFAULT_WINDOW_MS))
+            window_s = used["window_ms"] / 1e3
+        return serve_batches(engine, requests, size, window_s, limits.max_model_len, on_tokens), used
+
+    def _fused(self, workload: Workload, **keys: Any) -> Engine:
+        engine, is_new = self._engines.fused(**keys)
+        if is_new:
+            _warm(engine, workload.requests[: self._engines.limits.max_rows])
+        return engine
+
+    def _instances(self, count: int, workload: Workload) -> list[Engine]:
+        longest = max(len(request.prompt) + request.new_tokens for request in workload.requests)
+        engines, are_new = self._engines.instances(count, longest, max(len(r.prompt) for r in workload.requests))
+        for engine in engines if are_new else ():
+            _warm(engine, workload.requests[:1])
+        return engines
+
+
+def dynamic_settings(scale: float, batch_size: int | None = None) -> list[dict[str, Any]]:
+    """Windows to choose the best of: none, 50 ms, and the papers' times `scale` (a lone request's time here over the
+    paper's)."""
+    windows = dict.fromkeys((0.0, DEFAULT_WINDOW_MS, *(1e3 * scale * window for window in PAPER_WINDOWS_S)))
+    sizes = {} if batch_size is None else {"batch_size": batch_size}
+    return [{"window_ms": window} | sizes for window in windows]
+
+
+def _serve_fused(engine: Engine, requests: Sequence[BenchRequest], on_tokens: OnTokens | None) -> Served:
+    record = drive(engine, [arrival(request) for request in requests], limit_s=LIMIT_S, on_tokens=on_tokens)
+    return Served(token_times(record, len(requests)), [(at, len(got)) for at, got in record.steps])
+
+
+def _warm(engine: Engine, requests: Sequence[BenchRequest]) -> None:
+    """A few iterations at every number of rows that the requests can make: a graph's first launch takes longer."""
+    lengths = [2 + place * WARM_STEPS // len(requests) for place in range(len(requests))]
+    drive(engine, [Arrival(0.0, list(r.prompt), min(n, r.new_tokens)) for r, n in zip(requests, lengths, strict=True)])
+
+
+def _in_words(settings: dict[str, Any]) -> str:
+    return "".join(f", {name} {value:g}" for name, value in settings.items())
