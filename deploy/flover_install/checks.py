@@ -69,9 +69,10 @@ def _server(options: Options, facts: Facts) -> Iterator[Check]:
     if facts.missing_files:
         text = f"{folder} lacks {', '.join(facts.missing_files)}; give --server-root or --backend-directory"
         yield Check("fail", "Python backend", text)
-    elif facts.library_target and options.layout == "backend":
+    elif facts.backend_link_target and options.layout == "backend":
         text = (
-            f"{folder} links to {facts.library_target}; Triton refuses a python-based backend then: copy the file there"
+            f"{folder} links to {facts.backend_link_target}; "
+            "Triton refuses a python-based backend then: copy the file there"
         )
         yield Check("fail", "Python backend", text)
     else:

@@ -53,7 +53,7 @@ class Facts:
     triton: str | None
     """`2.51.0`."""
     missing_files: tuple[str, ...]
-    library_target: str | None
+    backend_link_target: str | None
     """Where libtriton_python.so leads when it is a link out of its folder."""
     stub_python: str | None
     """`3.11`: of the libpython that the stub names."""
@@ -109,7 +109,7 @@ def gather(options: Options, owned: frozenset[str], *, packages_are_there: bool)
     return Facts(
         triton=_triton_version(options.server_root),
         missing_files=tuple(name for name in (LIBRARY, STUB, UTILS) if not (backend / name).is_file()),
-        library_target=_link_out(backend / LIBRARY),
+        backend_link_target=_link_out(backend / LIBRARY),
         stub_python=found.group(1).decode() if found else None,
         libpython=libpython,
         # NOTE: pybind11 asks numpy.lib.NumpyVersion since the release (2.12) that reads the arrays of NumPy 2.

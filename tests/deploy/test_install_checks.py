@@ -29,7 +29,7 @@ WITH_TORCH = replace(PYTHON, packages=PACKAGES | {"torch": "2.13.0", "safetensor
 GOOD = Facts(
     triton="2.51.0",
     missing_files=(),
-    library_target=None,
+    backend_link_target=None,
     stub_python="3.10",
     libpython="/lib/x86_64-linux-gnu/libpython3.10.so.1.0",
     stub_takes_numpy2=False,
@@ -80,7 +80,7 @@ def test_a_good_host_passes_every_check_with_its_numbers() -> None:
 FAULTS = {
     "old Triton": ((), facts(triton="2.38.0"), "Triton: 2.38.0 knows no python-based backends", "--layout repository"),
     "no stub": ((), facts(missing_files=("triton_python_backend_stub",)), "lacks triton_python", "--backend-directory"),
-    "a linked library": ((), facts(library_target="/x/y.so"), "links to /x/y.so", "copy the file there"),
+    "a linked library": ((), facts(backend_link_target="/x/y.so"), "links to /x/y.so", "copy the file there"),
     "another Python": ((), facts(stub_python="3.12"), "the stub is built for Python 3.12", "--python"),
     "no libpython in the stub": ((), facts(stub_python=None), "names no libpython", "triton_python_backend_stub"),
     "a Python too old": (

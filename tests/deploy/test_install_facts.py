@@ -39,7 +39,7 @@ def facts_of(root: ServerRoot, monkeypatch: pytest.MonkeyPatch, *flags: str) -> 
 def test_a_server_root_as_it_should_be(root: ServerRoot, monkeypatch: pytest.MonkeyPatch) -> None:
     found = facts_of(root, monkeypatch)
     release = ".".join(map(str, sys.version_info[:3]))
-    assert (found.triton, found.missing_files, found.library_target) == (TRITON_VERSION, (), None)
+    assert (found.triton, found.missing_files, found.backend_link_target) == (TRITON_VERSION, (), None)
     assert (found.stub_python, found.python.version, found.python.libpython_release) == (RELEASE, release, release)
     assert found.stub_takes_numpy2 is False  # Triton 24.10
     assert version_tuple(found.needed_glibc) <= version_tuple(found.python.glibc)
@@ -92,7 +92,7 @@ def test_a_python_backend_that_links_elsewhere(own_root: ServerRoot, monkeypatch
     moved = own_root.root / library.name
     library.rename(moved)
     library.symlink_to(moved)
-    assert facts_of(own_root, monkeypatch).library_target == str(moved)
+    assert facts_of(own_root, monkeypatch).backend_link_target == str(moved)
 
 
 def test_a_folder_of_somebody_else_is_in_the_way(own_root: ServerRoot) -> None:
