@@ -12,7 +12,8 @@ from .checks import check
 from .facts import gather
 from .manifest import Manifest
 from .options import Options, options_from, parser
-from .steps import StepFailed, install, packages_are_there, remove, summary
+from .staging import StepFailed
+from .steps import install, packages_are_there, remove, summary
 
 
 def main(arguments: list[str] | None = None) -> int:
