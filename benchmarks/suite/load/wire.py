@@ -1,0 +1,44 @@
+"""Triton's gRPC messages of a request and its responses, as bytes. Knows protobuf, no channel and no clock.
+
+The bytes are taken apart after a run: a Python client that does it while tokens arrive measures itself.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from tritonclient.grpc import service_pb2
+
+from benchmarks.suite.load.calls import Call
+
+METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
+IDS = "output_ids"
+
+
+def request_bytes(call: Call, model: str) -> bytes:
+    """A ModelInferRequest with token ids, which asks for token ids."""
+    message = service_pb2.ModelInferRequest(model_name=model)
+    tensors = (
+        ("input_ids", "INT32", struct.pack(f"<{len(call.prompt)}i", *call.prompt), len(call.prompt)),
+        ("stream", "BOOL", struct.pack("<?", call.streams), 1),
+        ("max_tokens", "INT32", struct.pack("<i", call.new_tokens), 1),
+        ("temperature", "FP32", struct.pack("<f", 0.0), 1),
+        ("ignore_eos", "BOOL", struct.pack("<?", True), 1),
+    )
+    for name, datatype, raw, length in tensors:
+        message.inputs.add(name=name, datatype=datatype, shape=[length])
+        message.raw_input_contents.append(raw)
+    message.outputs.add(name=IDS)
+    content: bytes = message.SerializeToString()
+    return content
+
+
+def num_tokens(response: bytes) -> int:
+    """Of a ModelStreamInferResponse. Raises `ValueError` with the text of an error that it carries."""
+    message = service_pb2.ModelStreamInferResponse.FromString(response)
+    if message.error_message:
+        raise ValueError(message.error_message)
+    for output, raw in zip(message.infer_response.outputs, message.infer_response.raw_output_contents, strict=True):
+        if output.name == IDS:
+            return len(raw) // 4
+    return 0

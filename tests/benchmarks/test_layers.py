@@ -1,0 +1,79 @@
+"""The suite's own load generator on a live server: every token, cancels, answers in one response, overload."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from live_server import LiveServer
+
+from benchmarks.pa.errors import MeasurementFailed
+from benchmarks.pa.run import Target
+from benchmarks.suite.layers.client import generate
+from benchmarks.suite.load.calls import Call, Mix, calls_of
+from benchmarks.suite.load.generator import send_calls
+from benchmarks.suite.workload import BenchRequest, Workload
+from benchmarks.suite.workloads import prompt_ids
+
+
+def workload(count: int, gap: float = 0.02, new: int = 12) -> Workload:
+    prompts = prompt_ids([5] * count, 500, 1)
+    return Workload("some", "constant", tuple(BenchRequest(gap * i, ids, new) for i, ids in enumerate(prompts)))
+
+
+def test_two_processes_send_at_their_times_and_count_every_token(server: LiveServer) -> None:
+    asked = workload(10)
+    run = generate(Target(server.grpc_url), asked, "triton", "llama-demo", processes=2)
+    assert [r.new_tokens for r in run.requests] == [12] * 10
+    assert all(r.at <= r.sent < r.first <= r.end and not r.error for r in run.requests)
+    assert [r.at for r in run.requests] == [r.at for r in asked.requests]
+    assert run.num_responses is not None and 20 <= run.num_responses <= 120
+    assert run.gaps_ms["p50"] <= run.gaps_ms["p99"] <= run.gaps_ms["max"]
+
+
+def test_cancelled_refused_and_whole_answers_stand_beside_streams(server: LiveServer) -> None:
+    prompts = prompt_ids([5] * 5, 500, 1)
+    calls = [
+        Call(0.0, prompts[0], 40),
+        Call(0.0, prompts[1], 400, cancel_after=3),
+        Call(0.0, prompts[2], 400, cancel_after=0),
+        Call(0.0, prompts[3], 9, streams=False),
+        Call(0.0, prompts[4], 100_000),
+    ]
+    streamed, cancelled, at_once, whole, refused = send_calls(Target(server.grpc_url), calls, processes=1)
+    assert (streamed.num_tokens, streamed.code, streamed.cancelled) == (40, "", False)
+    assert cancelled.cancelled and not cancelled.code and 3 <= cancelled.num_tokens < 400
+    assert at_once.cancelled and at_once.num_tokens < 400
+    assert (whole.num_tokens, len(whole.times)) == (9, 1)
+    assert refused.code == "INVALID_ARGUMENT" and "max_tokens" in refused.message and not refused.num_tokens
+
+
+def test_a_mix_follows_from_its_seed() -> None:
+    asked = workload(200)
+    calls = calls_of(asked, Mix(cancel_share=0.25, whole_share=0.5, seed=7))
+    assert calls == calls_of(asked, Mix(cancel_share=0.25, whole_share=0.5, seed=7))
+    assert 25 <= sum(call.cancel_after is not None for call in calls) <= 75
+    assert 70 <= sum(not call.streams for call in calls) <= 130
+    with pytest.raises(MeasurementFailed, match=r"cancel_share is 1\.5; allowed is 0 to 1"):
+        Mix(cancel_share=1.5)
+
+
+def test_nobody_at_the_address_is_told() -> None:
+    with pytest.raises(MeasurementFailed, match=r"failed at 127\.0\.0\.1:1"):
+        send_calls(Target("127.0.0.1:1"), [Call(0.0, (5,), 1)], processes=1, connect_timeout_s=0.5)
+
+
+def test_the_command_shows_a_table_and_saves_every_request(server: LiveServer, tmp_path: Path) -> None:
+    saved = tmp_path / "run.json"
+    arguments = ["--url", server.grpc_url, "--requests", "12", "--rate", "60", "--cancel-share", "0.4"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.load", *arguments, "--vocab-size", "500", "--json", str(saved)],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "first token p50, p99, ms" in done.stdout
+    requests = json.loads(saved.read_text())["requests"]
+    assert len(requests) == 12 and any(r["new_tokens"] < 32 for r in requests) and not any(r["error"] for r in requests)
