@@ -1,4 +1,4 @@
-"""`python -m benchmarks.load`: requests of the suite's own generator on a live server, with cancels, mixes and overload.
+"""`python -m benchmarks.load`: the suite's own generator on a live server, with cancels, mixes and overload.
 
 Exit status: 0 done, refused requests or not; 1 an error, told in words; 2 the command line is wrong.
 """

@@ -1,1 +1,1 @@
-"""A load generator over gRPC streams: many processes on one clock, requests that are cancelled, refused, not streamed."""
+"""A load generator over gRPC streams: many processes on one clock; cancels, refusals, whole answers."""
