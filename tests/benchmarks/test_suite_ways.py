@@ -15,6 +15,7 @@ from benchmarks.suite.ways.batches import departure
 from benchmarks.suite.workload import BenchRequest, Workload
 from flover_backend.bench_engine.figures import BenchError
 from flover_backend.bench_engine.shapes import Shape
+from flover_backend.errors import DoesNotFit
 
 MAX_LEN = 64
 
@@ -150,6 +151,16 @@ def test_what_is_not_allowed(ways: EngineWays) -> None:
         ways.run("static", MIXED, batch_size=9)
     with pytest.raises(BenchError, match=r"instances is 33; allowed is 1 \.\. 32"):
         ways.run("instances", MIXED, instances=33)
+
+
+@pytest.mark.parametrize("way", ["fused", "serial", "static"])
+def test_a_request_that_does_not_fit_ends_the_run_and_not_the_engine(
+    ways: EngineWays, alone: dict[int, list[int]], way: str
+) -> None:
+    too_long = BenchRequest(0.0, (5, 6, 7), MAX_LEN)
+    with pytest.raises(DoesNotFit, match=str(MAX_LEN)):
+        ways.run(way, Workload("too long", "constant", (*BURST.requests[:2], too_long, *BURST.requests[2:])))
+    assert _tokens(ways, way, MIXED)[1] == alone
 
 
 def test_a_shape_with_random_weights_and_gptj(tmp_path: Path) -> None:

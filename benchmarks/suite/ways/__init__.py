@@ -42,7 +42,7 @@ PAPER_WINDOWS_S = (2.0, 4.0, 8.0, 16.0)
 DEFAULT_WINDOW_MS = 50.0
 """FasterTransformer's backend ships it."""
 DEFAULT_BATCH = 32
-WARM_STEPS = 32
+WARM_STEPS, WARM_PROMPT = 32, 16
 
 
 class EngineWays:
@@ -105,8 +105,10 @@ class EngineWays:
         """Serve the workload. Settings by way:
 
         instances: `instances` (default: the number of requests, at most `MAX_INSTANCES`). static, dynamic:
-        `batch_size` (default 32). dynamic: `window_ms` (default 50). `on_tokens` hears every token that was asked for.
-        Raises `BenchError` for a way or setting that is not allowed, or where a request fails.
+        `batch_size` (default 32). dynamic: `window_ms` (default 50). The run's settings name them, and of instances on
+        a GPU `host_share` (apart.py). Another engine than the run before is made anew (fused, serial, static and
+        dynamic share one), which takes seconds and is in no time of the run. `on_tokens` hears every token that
+        was asked for. Raises `BenchError` for a way or setting that is not allowed, or where a request fails.
         """
         if way not in WAYS:
             raise BenchError(f"way is {way!r}; allowed: {', '.join(WAYS)}")
@@ -140,10 +142,10 @@ class EngineWays:
         requests = workload.requests
         if way == "instances":
             count = int(settings.get("instances", min(len(requests), MAX_INSTANCES)))
-            return serve_apart(self._instances(count, workload), requests, on_tokens), {"instances": count}
+            return self._serve_apart(way, self._instances(count, workload), workload, on_tokens)
         engine = self._fused(workload, **({"reorder": "none"} if way == "none" else {}))
         if way == "serial":
-            return serve_apart([engine], requests, on_tokens), {}
+            return self._serve_apart(way, [engine], workload, on_tokens)
         if way in ("fused", "none"):
             return _serve_fused(engine, requests, on_tokens), {}
         limits = self._engines.limits
@@ -156,6 +158,16 @@ class EngineWays:
             used["window_ms"] = float(settings.get("window_ms", DEFAULT_WINDOW_MS))
             window_s = used["window_ms"] / 1e3
         return serve_batches(engine, requests, size, window_s, limits.max_model_len, on_tokens), used
+
+    def _serve_apart(
+        self, way: str, engines: Sequence[Engine], workload: Workload, on_tokens: OnTokens | None
+    ) -> tuple[Served, dict[str, Any]]:
+        def tell(news: str) -> None:
+            self._tell(f"{self.name}, {workload.name}, {way}: {news}")
+
+        served, host_share = serve_apart(engines, workload.requests, on_tokens, tell)
+        used: dict[str, Any] = {"instances": len(engines)} if way == "instances" else {}
+        return served, used | ({} if host_share is None else {"host_share": host_share})
 
     def _fused(self, workload: Workload, **keys: Any) -> Engine:
         engine, is_new = self._engines.fused(**keys)
@@ -187,7 +199,13 @@ def _serve_fused(engine: Engine, requests: Sequence[BenchRequest], on_tokens: On
 def _warm(engine: Engine, requests: Sequence[BenchRequest]) -> None:
     """A few iterations at every number of rows that the requests can make: a graph's first launch takes longer."""
     lengths = [2 + place * WARM_STEPS // len(requests) for place in range(len(requests))]
-    drive(engine, [Arrival(0.0, list(r.prompt), min(n, r.new_tokens)) for r, n in zip(requests, lengths, strict=True)])
+    drive(
+        engine,
+        [
+            Arrival(0.0, list(r.prompt[:WARM_PROMPT]), min(n, r.new_tokens))
+            for r, n in zip(requests, lengths, strict=True)
+        ],
+    )
 
 
 def _in_words(settings: dict[str, Any]) -> str:

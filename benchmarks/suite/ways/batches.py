@@ -61,7 +61,7 @@ def _serve_batch(
 ) -> None:
     batch = [requests[number] for number in numbers]
     longest = max(request.new_tokens for request in batch)
-    lengths = [min(longest, max_model_len - len(request.prompt)) for request in batch]
+    lengths = [max(r.new_tokens, min(longest, max_model_len - len(r.prompt))) for r in batch]
     left = [request.new_tokens for request in batch]
 
     def count(place: int, token_ids: tuple[int, ...]) -> None:
