@@ -12,11 +12,13 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from benchmarks.suite.result import RequestResult, Results, Run
 
+Values = np.ndarray[Any, np.dtype[np.float64]]
 _SAMPLES = 1024
 """Moments of a run at which its bound is taken."""
 
@@ -171,11 +173,21 @@ def step_bound(results: Results, rows: float, live_tokens: float) -> float | Non
 
 
 def live_tokens(run: Run, moments: Sequence[float]) -> list[float]:
-    """Tokens whose KV is live at each moment: prompts, and answers as if their tokens came evenly."""
-    at = np.asarray(moments, dtype=np.float64)
+    """Tokens whose KV is live at each moment: prompts, and answers with a token an iteration.
+
+    Where iterations are not known, as if an answer's tokens came evenly.
+    """
+    ends = [end for end, _ in run.iterations]
+
+    def progress(times: Sequence[float]) -> Values:
+        return np.interp(times, ends, np.arange(len(ends))) if ends else np.asarray(times, dtype=np.float64)
+
+    at, done = np.asarray(moments, dtype=np.float64), answered(run)
+    now = progress(moments)
+    firsts, lasts = progress([r.first for r in done]), progress([r.end for r in done])
     total = np.zeros_like(at)
-    for r in answered(run):
-        share = np.clip((at - r.first) / max(r.end - r.first, 1e-9), 0.0, 1.0)
+    for r, first, last in zip(done, firsts, lasts, strict=True):
+        share = np.clip((now - first) / max(last - first, 1e-9), 0.0, 1.0)
         total += np.where((at >= r.first) & (at <= r.end), r.prompt_tokens + 1 + share * (r.new_tokens - 1), 0.0)
     return [float(value) for value in total]
 
@@ -197,15 +209,14 @@ def step_times(run: Run, results: Results) -> list[StepTime]:
 def bound_over_single(run: Run, results: Results) -> float | None:
     """Mean S of the iterations that a request of this run takes part in, over those of such a request alone.
 
-    The latency ratio of an engine that makes every iteration in S. Weighted by requests in flight over time, as if
-    tokens came evenly. None where S is not known at all its rows.
+    The latency ratio of an engine that makes every iteration in S. Where iterations are not known, as if they came
+    evenly over the run. None where S is not known at all its rows.
     """
-    steps = in_flight(run)
-    begin, end = steps[0][0], steps[-1][0]
-    moments = np.linspace(begin, end, _SAMPLES, endpoint=False) + (end - begin) / _SAMPLES / 2
-    levels = [level for _, level in steps]
-    rows = [levels[place] for place in np.searchsorted([when for when, _ in steps], moments, side="right") - 1]
-    live = live_tokens(run, moments.tolist())
+    if run.iterations:
+        moments, rows = [end for end, _ in run.iterations], [level for _, level in run.iterations]
+    else:
+        moments, rows = _sampled(in_flight(run))
+    live = live_tokens(run, moments)
     bounds = [step_bound(results, count, tokens) for count, tokens in zip(rows, live, strict=True)]
     done = answered(run)
     alone = [step_bound(results, 1, r.prompt_tokens + r.new_tokens / 2) for r in done]
@@ -215,3 +226,11 @@ def bound_over_single(run: Run, results: Results) -> float | None:
         return None
     spent = sum(count * bound for count, bound in zip(rows, known, strict=True))
     return float(spent / sum(rows) / statistics.fmean(lone))
+
+
+def _sampled(steps: Sequence[tuple[float, int]]) -> tuple[list[float], list[int]]:
+    """Moments, evenly over a series that begins with each (when, level), and the levels there."""
+    begin, end = steps[0][0], steps[-1][0]
+    moments = np.linspace(begin, end, _SAMPLES, endpoint=False) + (end - begin) / _SAMPLES / 2
+    places = np.searchsorted([when for when, _ in steps], moments, side="right") - 1
+    return moments.tolist(), [steps[place][1] for place in places]

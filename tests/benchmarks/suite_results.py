@@ -7,6 +7,8 @@ import math
 import random
 from collections.abc import Sequence
 
+import numpy as np
+
 from benchmarks.suite.result import RequestResult, Results, Run
 
 PRODUCTS_MS = {1: 6.6, 8: 6.7, 32: 6.8, 64: 7.0, 128: 7.6, 256: 11.5}
@@ -30,14 +32,11 @@ def made_results(runs: Sequence[Run] = (), **changes: object) -> Results:
     return Results(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def step_ms(rows: int, overhead: float = 1.05) -> float:
-    """Of an iteration, with a mean context of 260."""
-    known = sorted(PRODUCTS_MS.items())
-    below = max((pair for pair in known if pair[0] <= rows), default=known[0])
-    above = min((pair for pair in known if pair[0] >= rows), default=known[-1])
-    share = (rows - below[0]) / max(above[0] - below[0], 1)
-    products = below[1] + share * (above[1] - below[1])
-    return overhead * (products + rows * 260 * KV_BYTES_PER_TOKEN / COPY_BANDWIDTH * 1e3)
+def step_ms(rows: int, live_tokens: float | None = None, overhead: float = 1.05) -> float:
+    """Of an iteration; without its live tokens: with a mean context of 260."""
+    products = float(np.interp(rows, list(PRODUCTS_MS), list(PRODUCTS_MS.values())))
+    kv_bytes = KV_BYTES_PER_TOKEN * (rows * 260 if live_tokens is None else live_tokens)
+    return overhead * (products + kv_bytes / COPY_BANDWIDTH * 1e3)
 
 
 def made_run(
@@ -47,19 +46,17 @@ def made_run(
     kind: str,
     layer: str = "engine",
     model: str = "llama-13b",
-    most_rows: int = 256,
-    window_s: float = 0.0,
     **facts: object,
 ) -> Run:
     """Serve (at, prompt, new tokens): `fused`, `none`, `serial`, `instances` (time shared) or `dynamic`."""
-    rows_at_once = {"serial": 1, "dynamic": 16}.get(way, most_rows)
-    slower = {"none": 1.0, "triton": 1.01}.get(layer, 1.0)
+    rows_at_once = {"serial": 1, "dynamic": 16}.get(way, 256)
+    slower = 1.0 if layer == "engine" else 1.01
     waiting, live = list(enumerate(arrivals)), dict[int, int]()
     first, end, iterations, now = dict[int, float](), dict[int, float](), list[tuple[float, int]](), 0.0
     padded = 0
     while waiting or live:
         if not live and waiting:
-            now = max(now, waiting[0][1][0] + (window_s if way == "dynamic" else 0.0))
+            now = max(now, waiting[0][1][0])
         if not (way in ("dynamic", "serial") and live):
             while waiting and waiting[0][1][0] <= now and len(live) < rows_at_once:
                 number, (_, _, count) = waiting.pop(0)
@@ -67,7 +64,8 @@ def made_run(
             padded = max(padded, len(live)) if live else 0
         # Instances share one device in time: each reads the weights for itself.
         rows = padded if way in ("none", "dynamic") else len(live)
-        now += slower * (step_ms(1) * len(live) * 1.1 if way == "instances" else step_ms(rows)) / 1e3
+        context = sum(arrivals[n][1] + arrivals[n][2] - left for n, left in live.items())
+        now += slower * (step_ms(1) * len(live) * 1.1 if way == "instances" else step_ms(rows, context)) / 1e3
         iterations.append((now, len(live)))
         for number in list(live):
             first.setdefault(number, now)

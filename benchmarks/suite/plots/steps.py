@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from benchmarks.suite.figures import StepTime, step_times
 from benchmarks.suite.plots.select import Group, best, number, spread_out
-from benchmarks.suite.plots.style import LINE, WAYS, canvas, colour, legend, order, title, way_words
+from benchmarks.suite.plots.style import LINE, canvas, colour, legend, order, title, way_words
 from benchmarks.suite.result import Results, Run
 
 _BATCHING = ("dynamic", "static", "none", "fused")
 """Ways whose rows change: one after another is always one, instances have no iteration in common."""
+_STREAMING = ("serial", "none", "fused")
 _FACTS = {"constant": "paper_gap_ms", "poisson": "paper_gap_ms", "random-totals": "max_total", "chat": "rate"}
 _MOST_PANELS = 3
 """Of a kind of workload."""
 _COLUMNS = 3
+_MARKERS = {"none": "x", "serial": "s"}
 _LEAST_STEPS = 5
 """Fewer pairs of iterations at some number of rows give no time."""
 
@@ -42,10 +43,13 @@ def draw_rows(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
     columns = min(_COLUMNS, len(workloads))
     rows = -(-len(workloads) // columns)
     what = title("Rows in flight by iteration", group.model, "bare engine", results)
-    figure = canvas(what, max(7.0, 4.3 * columns), 1.4 + 2.6 * rows)
+    figure = canvas(what, max(7.0, 4.0 * columns), 1.4 + 2.6 * rows)
     for place, workload in enumerate(workloads):
         axes = figure.add_subplot(rows, columns, place + 1)
-        for run in sorted((r for r in runs if r.workload == workload), key=lambda run: order(run.way)):
+        # `none` comes last: dashed, over the equal line of `fused`.
+        for run in sorted(
+            (r for r in runs if r.workload == workload), key=lambda run: (run.way == "none", order(run.way))
+        ):
             indices = [index * run.iteration_stride for index in range(len(run.iterations))]
             levels = [level for _, level in run.iterations]
             axes.plot(
@@ -67,44 +71,42 @@ def draw_rows(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
 
 
 def choose_steps(group: Group) -> list[Run]:
-    """All with iterations of common rows: not instances, whose iterations share the device."""
-    return [run for run in group.runs if run.way in WAYS and run.way != "instances" and len(run.iterations) > 1]
+    """Ways whose live KV is known at each iteration: not batches that answer at their end, and not instances."""
+    return [run for run in group.runs if run.way in _STREAMING and len(run.iterations) > 1]
 
 
 def draw_steps(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
-    """Median time of a step by rows, over all workloads, above S with the same live KV; below, their ratio."""
+    """Median time of an iteration by rows, over S with as much live KV; below, their ratio."""
     what = title("Time of an iteration against its bound S", group.model, "bare engine", results)
-    figure = canvas(what, 9.0, 6.6)
-    upper, lower = figure.subplots(2, sharex=True, height_ratios=[2.2, 1])
-    ways = sorted(dict.fromkeys(run.way for run in runs), key=order)
-    bounds: dict[int, list[float]] = {}
-    for way in ways:
+    figure = canvas(what, 9.0, 7.0)
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=[2, 1])
+    most = 1
+    for way in sorted(dict.fromkeys(run.way for run in runs), key=order):
         steps = _merged([step for run in runs if run.way == way for step in step_times(run, results)])
-        marker = {"none": "x", "serial": "s", "dynamic": "^", "static": "v"}.get(way, "o")
-        look: dict[str, Any] = {"linestyle": "none", "marker": marker, "color": colour(way), "markersize": 6}
-        if way not in ("none",):
-            look |= {"markeredgecolor": "white", "markeredgewidth": 0.6}
+        most = max([most, *(step.rows for step in steps)])
+        look = {"linestyle": "none", "marker": _MARKERS.get(way, "o"), "color": colour(way), "markersize": 6}
         upper.plot([s.rows for s in steps], [s.seconds * 1e3 for s in steps], label=way_words(way), **look)
-        known = [(s.rows, s.seconds, s.bound) for s in steps if s.bound]
-        lower.plot([rows for rows, _, _ in known], [seconds / bound for _, seconds, bound in known], **look)
-        for rows, _, bound in known:
-            bounds.setdefault(rows, []).append(bound * 1e3)
-    if bounds:
-        ordered = sorted(bounds)
-        upper.fill_between(ordered, [min(bounds[r]) for r in ordered], [max(bounds[r]) for r in ordered],
-                           color=LINE, alpha=0.25, linewidth=0, label="S: between least and most live KV")  # fmt: skip
-        upper.plot(ordered, [min(bounds[r]) for r in ordered], color=LINE, linewidth=1)
+        known = [(s.rows, s.seconds * 1e3, s.bound * 1e3) for s in steps if s.bound]
+        lower.plot([rows for rows, _, _ in known], [ms / bound for _, ms, bound in known], **look)
+        if way == "fused":
+            upper.plot([rows for rows, _, _ in known], [bound for _, _, bound in known], linestyle="none", marker="_",
+                       color=LINE, markersize=9, markeredgewidth=1.6, label="S of the fused iterations")  # fmt: skip
+    measured = [rows for rows in sorted(results.products_ms) if rows <= 2 * most]
+    upper.plot(measured, [results.products_ms[rows] for rows in measured], color=LINE, linewidth=1, linestyle=":",
+               label="weight products alone")  # fmt: skip
     lower.axhline(1.0, color=LINE, linewidth=1, linestyle="--")
     upper.set_ylabel("time of an iteration, ms")
     upper.set_ylim(bottom=0)
     lower.set_ylabel("over S")
-    lower.set_xlabel("live rows; S: weight products at so many rows, and live KV at copy bandwidth")
+    lower.set_ylim(min(0.95, lower.get_ylim()[0]), max(1.15, lower.get_ylim()[1]))
+    lower.set_xlabel("live rows\n(S: weight products at so many rows, and the live KV at copy bandwidth)")
     lower.set_xscale("log", base=2)
-    lower.xaxis.set_major_formatter(ScalarFormatter())
+    lower.set_xlim(0.9, most * 1.1)
+    lower.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
     lower.xaxis.set_minor_formatter(NullFormatter())
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
-    legend(figure, columns=3)
+    legend(figure)
     return figure
 
 

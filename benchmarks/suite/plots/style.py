@@ -14,6 +14,7 @@ import matplotlib as mpl
 from matplotlib import patheffects
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from benchmarks.suite.result import Results
 
@@ -40,6 +41,11 @@ SMALL = 9
 DPI = 130
 _GROUP = 0.82
 """Share of a group's place that its bars fill."""
+_LINES_FROM, _LINES_GAP, _LINES_TO = 0.66, 0.07, 0.93
+"""Shares of the height: bars end below the first; lines lie above it, with room for what is written at them."""
+
+_LEGEND_MARK, _LEGEND_LETTER = 0.75, 0.085
+"""Inches."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def order(way: str) -> int:
 
 
 def bars(axes: Any, groups: Sequence[str], series: Sequence[Series]) -> None:
-    """Bars side by side, one group a label, values written above them."""
+    """Bars side by side, one group a label, values written above them; the upper part is left to lines."""
     width = _GROUP / max(len(series), 1)
     for place, one in enumerate(series):
         offset = (place - (len(series) - 1) / 2) * width
@@ -102,43 +108,58 @@ def bars(axes: Any, groups: Sequence[str], series: Sequence[Series]) -> None:
         drawn = axes.bar(
             [x for x, _ in shown], [value for _, value in shown], width * 0.94, color=one.colour, label=one.label
         )
-        axes.bar_label(drawn, [one.words.format(value) for _, value in shown], padding=2, fontsize=SMALL)
+        axes.bar_label(drawn, [digits(value) for _, value in shown], padding=2, fontsize=SMALL)
+    most = max((value for one in series for value in one.values if value is not None), default=1.0)
+    axes.set_ylim(0, most / _LINES_FROM * 1.12)
+    axes.set_yticks([tick for tick in MaxNLocator(6).tick_values(0, most) if 0 <= tick <= most * 1.05])
     axes.set_xticks(range(len(groups)), groups)
     axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.set_axisbelow(True)
     axes.grid(axis="y", alpha=0.3)
 
 
-def lines_over(axes: Any, name: str, series: Sequence[Series], most: float | None = None, least: float = 0.0) -> Any:
-    """Lines on a second axis, one point a group, values written above; room is left for them over the bars."""
+def lines_over(axes: Any, name: str, series: Sequence[Series], least: float = 0.0, most: float | None = None) -> None:
+    """Lines on a second axis above the bars, one point a group; of two the first is written above, the other below."""
     second = axes.twinx()
-    for one in series:
+    for place, one in enumerate(series):
         shown = [(group, value) for group, value in enumerate(one.values) if value is not None]
-        xs, ys = [x for x, _ in shown], [y for _, y in shown]
         second.plot(
-            xs, ys, one.line, marker=one.marker, color=one.colour, label=one.label, markeredgecolor="white",
-            markersize=8, linewidth=2,
+            [x for x, _ in shown], [y for _, y in shown], one.line, marker=one.marker, color=one.colour,
+            label=one.label, markeredgecolor="white", markersize=8, linewidth=2,
         )  # fmt: skip
         for x, y in shown:
             mark = second.annotate(
-                one.words.format(y), (x, y), (0, 9), textcoords="offset points", ha="center", fontsize=SMALL + 1,
-                color=one.colour, fontweight="bold",
+                one.words.format(y), (x, y), (0, -8 if place else 8), textcoords="offset points", ha="center",
+                va="top" if place else "bottom", fontsize=SMALL + 1, color=one.colour, fontweight="bold",
             )  # fmt: skip
             mark.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
-    values = [value for one in series for value in one.values if value is not None]
-    second.set_ylim(least, most if most is not None else max(values, default=1.0) * 1.18)
-    second.set_ylabel(name)
+    if most is None:
+        most = max((value for one in series for value in one.values if value is not None), default=1.0)
+    height = (most - least) / (_LINES_TO - _LINES_FROM - _LINES_GAP)
+    bottom = least - height * (_LINES_FROM + _LINES_GAP)
+    second.set_ylim(bottom, bottom + height)
+    second.set_yticks(
+        [tick for tick in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(least, most) if least <= tick <= most * 1.001]
+    )
+    second.set_ylabel(name, loc="top")
     second.spines["right"].set_visible(True)
-    return second
 
 
-def legend(figure: Figure, columns: int = 4) -> None:
-    """Of all axes, each label once, below the figure where it hides nothing."""
+def digits(value: float) -> str:
+    """Three that matter."""
+    return f"{value:.0f}" if value >= 99.95 else f"{value:#.3g}"
+
+
+def legend(figure: Figure) -> None:
+    """Of all axes, each label once, below the figure where it hides nothing, in as many columns as fit."""
     found: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    if found:
-        figure.legend(
-            list(found.values()), list(found), loc="outside lower center", ncols=min(columns, len(found)), frameon=False
-        )
+    if not found:
+        return
+    column = _LEGEND_MARK + _LEGEND_LETTER * max(len(label) for label in found)
+    columns = max(1, min(len(found), int(figure.get_figwidth() / column)))
+    figure.legend(
+        list(found.values()), list(found), loc="outside lower center", ncols=columns, frameon=False, handlelength=2.6
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -45,7 +46,7 @@ def draw_overall(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
         _bars(axes, panel, [f"{count:.0f}" for count in counts], counts, at)
         speed = _speed_ups(counts, at)
         if speed:
-            lines_over(axes, "speed-up of fused, times", speed)
+            lines_over(axes, "speed-up, times", speed)
         used = number(panel[0], "gap_ms")
         scaled = f" ({used:.3g} ms here)" if gap and used is not None else ""
         axes.set_title(f"a request every {gap:g} ms of the paper{scaled}" if gap else "all at once")
@@ -77,11 +78,13 @@ def draw_poisson(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
     fused = [at.get((_fused(runs), gap)) for gap in gaps]
     shares = [None if run is None else overlap(run) * 100 for run in fused]
     if any(share is not None for share in shares):
-        mark = Series("overlap of fused requests", LINE, shares, line="--", marker="s", words="{:.0f} %")
-        lines_over(axes, "overlap: mean requests in flight over all, %", [mark], most=112)
+        mark = Series(
+            "overlap: mean fused requests in flight over all", LINE, shares, line="--", marker="s", words="{:.0f} %"
+        )
+        lines_over(axes, "overlap, %", [mark], most=100)
     below = " / ".join(one.label.removeprefix("fused over ") for one in speed)
     factor = f", times {results.scale:.3g} here" if results.scale != 1 else ""
-    axes.set_xlabel(f"mean gap in the paper{factor}" + (f"; below: fused is faster than {below}" if below else ""))
+    axes.set_xlabel(f"mean gap in the paper{factor}" + (f"\nbelow it: fused over {below}" if below else ""))
     legend(figure)
     return figure
 
@@ -103,10 +106,9 @@ def draw_reorder(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
     gains = [_ratio(at.get((("fused", layer), length)), at.get((("none", layer), length)))
              for length in lengths for layer in [runs[0].layer]]  # fmt: skip
     known = [gain for gain in gains if gain is not None]
-    mark = Series("gain: time without over time with", LINE, gains, line="--", marker="s", words="{:.3f}x")
+    mark = Series("gain: time without reorder over time with it", LINE, gains, line="--", marker="s", words="{:.3f}x")
     least, most = min([*known, 1.0]), max([*known, 1.0])
-    room = max(most - least, 0.05)
-    lines_over(axes, "gain, times", [mark], most=most + 0.25 * room, least=least - 1.5 * room)
+    lines_over(axes, "gain, times", [mark], least=least, most=max(most, least + 0.02))
     least_total = runs[0].facts.get("min_total")
     low = f"{least_total}" if least_total is not None else "the least"
     axes.set_xlabel(f"maximum total length, tokens (lengths uniform from {low} to it)")
@@ -127,15 +129,13 @@ def _table(runs: Sequence[Run], fact: str) -> Table:
     return found
 
 
-def _bars(axes: object, runs: Sequence[Run], ticks: Sequence[str], groups: Sequence[float], at: Table) -> None:
+def _bars(axes: Any, runs: Sequence[Run], ticks: Sequence[str], groups: Sequence[float], at: Table) -> None:
     made = []
     for way in series_of(runs):
         times = [run.wall_s if (run := at.get((way, group))) else None for group in groups]
         made.append(Series(way_words(*way), colour(way[0]), times))
     bars(axes, ticks, made)
-    most = max(run.wall_s for run in runs)
-    axes.set_ylim(0, most * 1.18)  # type: ignore[attr-defined]
-    axes.set_ylabel("overall time, s")  # type: ignore[attr-defined]
+    axes.set_ylabel("overall time, s", loc="bottom")
 
 
 def _speed_ups(groups: Sequence[float], at: Table) -> list[Series]:

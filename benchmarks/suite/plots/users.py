@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from benchmarks.suite.figures import Limits, goodput, rate, tokens_per_s_a_gpu, tokens_per_s_a_user
 from benchmarks.suite.plots.select import Group, best, number, series_of, whole
@@ -14,10 +15,11 @@ from benchmarks.suite.result import Results, Run
 
 
 def choose_pareto(group: Group) -> list[Run]:
-    """Bursts, or else constant gaps; and chat mixes."""
-    constant = [run for run in group.runs if run.kind == "constant"]
+    """Bursts, or else constant gaps; and chat mixes. Not those without reorder, which lie on those with it."""
+    runs = [run for run in group.runs if run.way != "none"]
+    constant = [run for run in runs if run.kind == "constant"]
     bursts = [run for run in constant if not number(run, "paper_gap_ms")]
-    return best(whole([*(bursts or constant), *(run for run in group.runs if run.kind == "chat")]))
+    return best(whole([*(bursts or constant), *(run for run in runs if run.kind == "chat")]))
 
 
 def draw_pareto(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
@@ -34,24 +36,27 @@ def draw_pareto(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
     figure = canvas(what, 7.4 * len(shown) if len(shown) > 1 else 9.0, 6.2)
     for place, (words, of_panel, fact) in enumerate(shown):
         axes = figure.add_subplot(1, len(shown), place + 1)
+        marks: list[tuple[str, float, float, str]] = []
         for way, layer in series_of(of_panel):
             points = sorted(
                 (r for r in of_panel if (r.way, r.layer) == (way, layer)), key=lambda r: number(r, fact) or 0
             )
             xs, ys = [tokens_per_s_a_user(r) for r in points], [tokens_per_s_a_gpu(r, results) for r in points]
             axes.plot(xs, ys, label=_label(way, layer), **_look(way, layer))
-            for run, x, y in zip(points, xs, ys, strict=True):
-                axes.annotate(f"{number(run, fact) or 0:g}", (x, y), (6, 5), textcoords="offset points",
-                              fontsize=SMALL, color=colour(way))  # fmt: skip
+            marks += [(f"{number(r, fact) or 0:g}", x, y, way) for r, x, y in zip(points, xs, ys, strict=True)]
         apart = any(run.kind != "chat" and number(run, "paper_gap_ms") for run in of_panel)
         axes.set_title("constant gaps, marked with their requests" if apart else words)
         axes.set_xlabel("tokens/s of a user (median, waiting included)")
         axes.set_ylabel("tokens/s of a GPU" if results.machine.get("gpu") else "tokens/s of the machine")
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.4g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.margins(x=0.08, y=0.12)
         axes.set_xlim(left=0)
-        axes.margins(y=0.12)
-        axes.grid(alpha=0.3, which="both")
-    legend(figure, columns=3)
+        axes.grid(alpha=0.3)
+        _write(axes, marks)
+    legend(figure)
     return figure
 
 
@@ -85,8 +90,20 @@ def draw_goodput(results: Results, group: Group, runs: Sequence[Run], limits: Li
         axes.set_xlabel("requests/s that come (Poisson)")
         axes.set_xlim(0, most * 1.06)
         axes.grid(alpha=0.3)
-    legend(figure, columns=3)
+    legend(figure)
     return figure
+
+
+def _write(axes: Any, marks: Sequence[tuple[str, float, float, str]]) -> None:
+    """(words, x, y, way) beside points, but not where a mark stands already: those of another layer, or of overload."""
+    taken: list[tuple[float, float]] = []
+    for words, x, y, way in reversed(marks):
+        right, up = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
+        if any(abs(right - other) < 0.04 and abs(up - height) < 0.045 for other, height in taken):
+            continue
+        taken.append((right, up))
+        place = (4, -13) if way == "instances" else (6, 5)  # below, since that line lies close to one after another's
+        axes.annotate(words, (x, y), place, textcoords="offset points", fontsize=SMALL, color=colour(way))
 
 
 def _label(way: str, layer: str) -> str:
