@@ -44,7 +44,7 @@ _GROUP = 0.82
 _LINES_FROM, _LINES_GAP, _LINES_TO = 0.66, 0.07, 0.93
 """Shares of the height: bars end below the first; lines lie above it, with room for what is written at them."""
 
-_LEGEND_MARK, _LEGEND_LETTER = 0.75, 0.085
+_LEGEND_MARK, _LEGEND_LETTER = 0.75, 0.075
 """Inches."""
 
 

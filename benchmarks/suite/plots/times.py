@@ -37,7 +37,7 @@ def draw_overall(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
     gaps = values(runs, "paper_gap_ms") or [0.0]
     panels = [[run for run in runs if (number(run, "paper_gap_ms") or 0.0) == gap] for gap in gaps]
     widths = [_width(panel, "num_requests") for panel in panels]
-    figure = canvas(_title("Overall time by number of requests", results, group), max(8.0, sum(widths) + 2), 5.4)
+    figure = canvas(_title("Overall time by number of requests", results, group), max(9.0, sum(widths) + 2), 5.4)
     grid = figure.add_gridspec(1, len(panels), width_ratios=widths)
     for place, (gap, panel) in enumerate(zip(gaps, panels, strict=True)):
         axes = figure.add_subplot(grid[place])
@@ -67,7 +67,7 @@ def draw_poisson(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
     gaps, at = values(runs, "paper_gap_ms"), _table(runs, "paper_gap_ms")
     count = number(runs[0], "num_requests") or len(runs[0].requests)
     what = f"Total time of {count:.0f} requests by mean Poisson gap"
-    figure = canvas(_title(what, results, group), max(8.0, _width(runs, "paper_gap_ms") + 2), 5.6)
+    figure = canvas(_title(what, results, group), max(9.0, _width(runs, "paper_gap_ms") + 2), 5.6)
     axes = figure.add_subplot()
     speed = _speed_ups(gaps, at)
     ticks = []
@@ -78,9 +78,7 @@ def draw_poisson(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
     fused = [at.get((_fused(runs), gap)) for gap in gaps]
     shares = [None if run is None else overlap(run) * 100 for run in fused]
     if any(share is not None for share in shares):
-        mark = Series(
-            "overlap: mean fused requests in flight over all", LINE, shares, line="--", marker="s", words="{:.0f} %"
-        )
+        mark = Series(f"overlap (fused in flight / {count:.0f})", LINE, shares, line="--", marker="s", words="{:.0f} %")
         lines_over(axes, "overlap, %", [mark], most=100)
     below = " / ".join(one.label.removeprefix("fused over ") for one in speed)
     factor = f", times {results.scale:.3g} here" if results.scale != 1 else ""
@@ -100,13 +98,13 @@ def draw_reorder(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
     """Bars with and without reorder by maximum length, and the gain."""
     lengths, at = values(runs, "max_total"), _table(runs, "max_total")
     what = "What reordering rows gains, by maximum total length"
-    figure = canvas(_title(what, results, group), max(8.0, _width(runs, "max_total") + 2), 5.2)
+    figure = canvas(_title(what, results, group), max(9.0, _width(runs, "max_total") + 2), 5.2)
     axes = figure.add_subplot()
     _bars(axes, runs, [f"{length:.0f}" for length in lengths], lengths, at)
     gains = [_ratio(at.get((("fused", layer), length)), at.get((("none", layer), length)))
              for length in lengths for layer in [runs[0].layer]]  # fmt: skip
     known = [gain for gain in gains if gain is not None]
-    mark = Series("gain: time without reorder over time with it", LINE, gains, line="--", marker="s", words="{:.3f}x")
+    mark = Series("gain (without / with reorder)", LINE, gains, line="--", marker="s", words="{:.3f}x")
     least, most = min([*known, 1.0]), max([*known, 1.0])
     lines_over(axes, "gain, times", [mark], least=least, most=max(most, least + 0.02))
     least_total = runs[0].facts.get("min_total")
