@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from tiny_llama import EOS, MAX_LEN, VOCAB
+from tiny_llama import EOS, MAX_LEN, VOCAB, save
 
 HIDDEN, LAYERS, HEADS, ROTARY_DIM = 32, 2, 2, 6
 
 
 def write(path: Path, seed: int = 0, gain: float = 2.5, **keys: object) -> Path:
     """Save config.json and model.safetensors; `keys` go over config.json's."""
-    config = {
+    config: dict[str, object] = {
         "architectures": ["GPTJForCausalLM"],
         "vocab_size": VOCAB,
         "n_embd": HIDDEN,
@@ -27,10 +25,7 @@ def write(path: Path, seed: int = 0, gain: float = 2.5, **keys: object) -> Path:
         "eos_token_id": EOS,
         "torch_dtype": "float32",
     }
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "config.json").write_text(json.dumps(config | keys))
-    save_file(weights(seed, gain), path / "model.safetensors")
-    return path
+    return save(path, config | keys, weights(seed, gain))
 
 
 def weights(seed: int, gain: float) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ MAX_LEN = 256
 
 def write(path: Path, seed: int = 0, gain: float = 2.5, **keys: object) -> Path:
     """Save config.json and model.safetensors; `keys` go over config.json's."""
-    config = {
+    config: dict[str, object] = {
         "architectures": ["LlamaForCausalLM"],
         "vocab_size": VOCAB,
         "hidden_size": HIDDEN,
@@ -34,9 +34,14 @@ def write(path: Path, seed: int = 0, gain: float = 2.5, **keys: object) -> Path:
         "eos_token_id": EOS,
         "torch_dtype": "float32",
     }
+    return save(path, config | keys, weights(seed, gain))
+
+
+def save(path: Path, config: dict[str, object], tensors: dict[str, torch.Tensor]) -> Path:
+    """Make the directory, with config.json and model.safetensors in it."""
     path.mkdir(parents=True, exist_ok=True)
-    (path / "config.json").write_text(json.dumps(config | keys))
-    save_file(weights(seed, gain), path / "model.safetensors")
+    (path / "config.json").write_text(json.dumps(config))
+    save_file(tensors, path / "model.safetensors")
     return path
 
 
