@@ -21,11 +21,10 @@ from benchmarks.pa.modes import Extent, Mode
 from benchmarks.pa.report import write_reports
 from benchmarks.pa.run import Target, without_secrets
 from benchmarks.pa.session import Plan, Requests, measure, read_results, show
+from flover_backend.cli_exit import exit_status
 from flover_backend.cli_options import flag_of, model_json, with_model_json_flags
-from flover_backend.errors import FloverError
 from flover_backend.server import ServerOptions
 from flover_backend.server_files import changed_keys
-from flover_backend.stop_signals import Stopped
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 _GIVEN: list[str] = []
@@ -36,14 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     _GIVEN[:] = given
     own, _ = _split(given)
-    try:
+    with exit_status("perf_analyzer"):
         app(own, prog_name="python -m benchmarks.perf_analyzer")
-    except FloverError as error:
-        print(f"perf_analyzer: {error}", file=sys.stderr)
-        sys.exit(1)
-    except Stopped:
-        print("perf_analyzer: stopped", file=sys.stderr)
-        sys.exit(130)
 
 
 @app.command()

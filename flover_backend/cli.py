@@ -12,9 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from flover_backend.cli_exit import exit_status
 from flover_backend.cli_options import model_json, with_model_json_flags
-from flover_backend.errors import FloverError
-from flover_backend.stop_signals import Stopped
 
 app = typer.Typer(
     help="Serve autoregressive language models by temporal fusion behind NVIDIA Triton Inference Server.",
@@ -27,14 +26,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the command."""
-    try:
+    with exit_status("flover"):
         app()
-    except FloverError as error:
-        print(f"flover: {error}", file=sys.stderr)
-        sys.exit(1)
-    except Stopped:
-        print("flover: stopped", file=sys.stderr)
-        sys.exit(130)
 
 
 @app.command()
