@@ -146,8 +146,8 @@ def lines_over(axes: Any, name: str, series: Sequence[Series], least: float = 0.
 
 
 def digits(value: float) -> str:
-    """Three that matter."""
-    return f"{value:.0f}" if value >= 99.95 else f"{value:#.3g}"
+    """Three that matter, of a part of one two: bars are narrow."""
+    return f"{value:.0f}" if value >= 99.95 else f"{value:#.3g}" if value >= 1 else f"{value:#.2g}"
 
 
 def legend(figure: Figure) -> None:

@@ -47,8 +47,8 @@ def draw_overall(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
         speed = _speed_ups(counts, at)
         if speed:
             lines_over(axes, "speed-up, times", speed)
-        used = number(panel[0], "gap_ms")
-        scaled = f" ({used:.3g} ms here)" if gap and used is not None else ""
+        used = max(values(panel, "gap_ms"), default=0.0)  # a lone request has no gap
+        scaled = f" ({used:.3g} ms here)" if used else ""
         axes.set_title(f"a request every {gap:g} ms of the paper{scaled}" if gap else "all at once")
         axes.set_xlabel("requests")
     legend(figure)

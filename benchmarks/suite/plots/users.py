@@ -32,7 +32,8 @@ def draw_pareto(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
         )
     ]
     shown = [panel for panel in panels if panel[1]]
-    what = title("Tokens/s of a user against tokens/s of a GPU", group.model, "", results)
+    device = "a GPU" if results.machine.get("gpu") else "the machine"
+    what = title(f"Tokens/s of a user against tokens/s of {device}", group.model, "", results)
     figure = canvas(what, 7.4 * len(shown) if len(shown) > 1 else 9.0, 6.2)
     for place, (words, of_panel, fact) in enumerate(shown):
         axes = figure.add_subplot(1, len(shown), place + 1)
@@ -47,7 +48,7 @@ def draw_pareto(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
         apart = any(run.kind != "chat" and number(run, "paper_gap_ms") for run in of_panel)
         axes.set_title("constant gaps, marked with their requests" if apart else words)
         axes.set_xlabel("tokens/s of a user (median, waiting included)")
-        axes.set_ylabel("tokens/s of a GPU" if results.machine.get("gpu") else "tokens/s of the machine")
+        axes.set_ylabel(f"tokens/s of {device}")
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.4g}"))
