@@ -112,20 +112,19 @@ class FloverConfig:
         """Reordering shows only where lengths differ."""
         return ("fused", "none") if self.random_lengths else ("fused",)
 
-    @property
-    def sizes(self) -> Profile:
-        """As the suite's own profile, with the file's lengths."""
+    def sizes(self, base: Profile) -> Profile:
+        """`base` with the file's lengths."""
         total = self.max_seq_len if self.random_lengths else self.prompt + self.output_len
         lengths = {"prompt": self.prompt, "total": total, "min_total": MIN_RANDOM_TOTAL, "max_totals": (total,)}
-        return msgspec.structs.replace(profile("paper"), **lengths)
+        return msgspec.structs.replace(base, **lengths)
 
     def workload(self, scale: float, vocab_size: int) -> Workload:
         """The file's requests."""
-        count = self.num_requests
+        count, sizes = self.num_requests, self.sizes(profile("paper"))
         if self.random_lengths:
-            one = random_totals(count, self.max_seq_len, self.interval_ms, scale, self.sizes, vocab_size, SEED)
+            one = random_totals(count, self.max_seq_len, self.interval_ms, scale, sizes, vocab_size, SEED)
         else:
-            one = constant(count, self.interval_ms, scale, self.sizes, vocab_size, SEED)
+            one = constant(count, self.interval_ms, scale, sizes, vocab_size, SEED)
         requests = tuple(request for request in one.requests for _ in range(self.per_batch_size))
         facts = one.facts | {"flover_config": self.path.name, "per_batch_size": self.per_batch_size}
         return Workload(one.name, one.kind, requests, facts | {"num_requests": len(requests)})
@@ -185,7 +184,7 @@ class _Reader:
             output_len=self._number("request", "request_output_len", 1),
             ignored=tuple(self._ignored),
         )
-        if config.sizes.total > config.max_seq_len:
+        if not random_lengths and config.prompt + config.output_len > config.max_seq_len:
             raise self._refused(
                 f"fixed_input_len {config.prompt} + request_output_len {config.output_len}; "
                 f"allowed: at most max_seq_len, {config.max_seq_len}"

@@ -44,6 +44,15 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Of static batches."""
     chat: tuple[str, ...]
     """Names of chat mixes."""
+    budget_s: float | None = None
+    """What all runs may take by estimate; the last ones that do not fit are left out. None: no limit."""
+
+    def shortened(self, total: int) -> Profile:
+        """The same with equal totals of `total` tokens, and the random ones in proportion."""
+        share = total / self.total
+        least = max(self.prompt + 1, round(self.min_total * share))
+        most = tuple(dict.fromkeys(max(least, round(tokens * share)) for tokens in self.max_totals))
+        return msgspec.structs.replace(self, total=total, min_total=least, max_totals=most)
 
     def longest(self) -> int:
         """Tokens of the longest sequence but for the chat mixes'."""
@@ -61,10 +70,18 @@ class ChatMix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Paper(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a lone request took on the paper's machine."""
+    """What the paper measured of a model, on its machine."""
 
+    title: str
     single_s: float
+    """A lone request of 8 + 504 tokens."""
     poisson_single_s: float
+    speed_up: dict[int, float] = {}
+    """Over concurrent model instances, by number of requests at 500 ms."""
+    poisson_speed_up: dict[int, float] = {}
+    """Likewise of 32 requests, by the gaps' mean in ms."""
+    reorder_gain: dict[int, float] = {}
+    """Total time without reordering over that with it, by the most of the random totals."""
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,7 +95,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 @cache
 def data() -> Data:
     """The file that comes with the suite."""
-    return msgspec.convert(tomllib.loads(DATA.read_text()), Data)
+    return msgspec.convert(tomllib.loads(DATA.read_text()), Data, str_keys=True, strict=False)
 
 
 def profile(name: str) -> Profile:

@@ -1,0 +1,195 @@
+"""`python -m benchmarks`, also `flover bench`: the same requests served in several ways, as tables, JSON and pictures.
+
+Exit status: 0 done; 1 an error, told in words, or a run that failed; 2 the command line is wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flover_backend.engine.threads import set_thread_counts
+from flover_backend.errors import ConfigError, FloverError
+
+if TYPE_CHECKING:
+    from benchmarks.suite.workloads import Profile
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+CPU_TOTAL = 64
+"""Tokens of a request of `--full` on a CPU, unless `--total` says otherwise."""
+_COMMAND: list[str] = []
+
+
+def main(arguments: list[str] | None = None, name: str = "python -m benchmarks") -> None:
+    """Entry point."""
+    given = sys.argv[1:] if arguments is None else arguments
+    _COMMAND[:] = [*name.split(), *given]
+    try:
+        app(given, prog_name=name)
+    except FloverError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"{name}: stopped; what was measured is in results.json (--rerender FOLDER)", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command()
+def suite(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A shape with random weights (13b, 8b, gptj-6b ...), a bundled model, or a Hugging Face directory.",
+            show_default="13b; llama-demo on a CPU",
+        ),
+    ] = None,
+    ways: Annotated[
+        str, typer.Option(help="fused, none, serial, instances, dynamic, static; separated by commas.")
+    ] = "fused,none,serial,instances,dynamic",
+    layers: Annotated[
+        str, typer.Option(help="engine, triton, pytriton, perf_analyzer; separated by commas.")
+    ] = "engine",
+    requests: Annotated[
+        str | None, typer.Option(help="Numbers of requests, separated by commas.", show_default="1,8,32")
+    ] = None,
+    poisson: Annotated[
+        str | None,
+        typer.Option(help="Means of Poisson gaps on the paper's machine, in ms.", show_default="20,200,2000"),
+    ] = None,
+    rates: Annotated[
+        str | None, typer.Option(help="Rates of the chat mix, requests a second.", show_default="the profile's")
+    ] = None,
+    total: Annotated[
+        int | None,
+        typer.Option(min=16, help="Tokens of a request with its prompt of 8.", show_default="512; 64 on a CPU"),
+    ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="What the paper's gaps are multiplied by.", show_default="lone request here over its own"),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Leave out what does not fit.", show_default="9; 1.25 on a CPU")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Every column of the papers' figures, however long.")] = False,
+    flover_config: Annotated[
+        Path | None, typer.Option(help="Flover's own configuration file: its model and its requests.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+    load_format: Annotated[str, typer.Option(help="auto or random weights; a shape's are random.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="New folder.", show_default="out/bench/TIME")] = None,
+    rerender: Annotated[Path | None, typer.Option(help="Make table and pictures again of FOLDER/results.json.")] = None,
+) -> None:
+    """Serve the workloads of the papers in each way, and leave results.json, table.md and pictures in a folder."""
+    set_thread_counts()  # before torch is imported
+    from benchmarks.suite.flover_ini import read_flover_config
+    from benchmarks.suite.plan import LAYERS, WAYS, Asked
+    from benchmarks.suite.progress import progress
+    from benchmarks.suite.session import Session, Suite, read_results
+    from benchmarks.suite.table import markdown
+    from flover_backend.engine.sizing import resolve_device
+
+    with progress() as tell:
+        if rerender is not None:
+            results, failed, folder = read_results(rerender), [], rerender
+        else:
+            flover = read_flover_config(flover_config) if flover_config else None
+            if flover and model:
+                raise ConfigError("--flover-config names the model itself; give no --model")
+            on_cpu = resolve_device(device).type == "cpu"
+            sizes = _sizes(on_cpu, full, total, requests, poisson, minutes)
+            chosen = _names(ways, "--ways", WAYS)
+            if flover:
+                for line in flover.ignored:
+                    tell(f"{flover.path.name}: {line}")
+                chosen = tuple(way for way in chosen if way != "none" or way in flover.ways)
+                sizes = flover.sizes(sizes)
+            asked = Asked(sizes, chosen, _names(layers, "--layers", LAYERS), _numbers(rates, "--rates"))
+            command = shlex.join(_COMMAND)
+            shown = model or ("llama-demo" if on_cpu else "13b")
+            run = Suite(asked, shown, device, load_format, scale, flover, command, flover.keys if flover else {})
+            folder = _new_folder(out)
+            session = Session(run, folder, tell)
+            results, failed = session.run(), session.failed
+    _render(folder, failed)
+    print(markdown(results, failed))
+    print(f"results, table and pictures: {folder}")
+    if failed:
+        sys.exit(1)
+
+
+def _render(folder: Path, failed: list[str]) -> None:
+    """Table and pictures of a folder's results."""
+    from benchmarks.suite.plots import draw, left_out
+    from benchmarks.suite.session import read_results
+    from benchmarks.suite.table import write_table
+
+    results = read_results(folder)
+    write_table(results, folder, failed)
+    draw(results, folder)
+    for line in left_out(results):
+        print(line)
+
+
+def _sizes(
+    on_cpu: bool, full: bool, total: int | None, requests: str | None, poisson: str | None, minutes: float | None
+) -> Profile:
+    """The profile with what the flags change."""
+    import msgspec
+
+    from benchmarks.suite.workloads import profile
+
+    sizes = profile("full" if full else "cpu" if on_cpu else "paper")
+    if total or (full and on_cpu):
+        sizes = sizes.shortened(total or CPU_TOTAL)
+    changes: dict[str, object] = {}
+    if requests is not None:
+        changes["requests"] = tuple(_whole(number, "--requests") for number in _numbers(requests, "--requests"))
+    if poisson is not None:
+        changes["poisson_ms"] = _numbers(poisson, "--poisson")
+    if minutes is not None:
+        changes["budget_s"] = 60 * minutes
+    return msgspec.structs.replace(sizes, **changes)
+
+
+def _new_folder(out: Path | None) -> Path:
+    """Made. Raises `ConfigError` for one that holds something: results are never mixed."""
+    folder = (out or Path("out", "bench", time.strftime("%Y%m%d-%H%M%S"))).resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"--out is {folder}, which is not empty; give a new folder, or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _names(text: str, flag: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for name in names:
+        if name not in allowed:
+            raise typer.BadParameter(f"{flag} {name!r}; allowed: {', '.join(allowed)}, separated by commas")
+    if not names:
+        raise typer.BadParameter(f"{flag} names none; allowed: {', '.join(allowed)}, separated by commas")
+    return names
+
+
+def _numbers(text: str | None, flag: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in (text or "").split(",") if part.strip())
+    except ValueError:
+        numbers = (-1.0,)
+    if any(not 0 < number < float("inf") for number in numbers) or (text is not None and not numbers):
+        raise typer.BadParameter(f"{flag} {text!r}; allowed: numbers above 0, separated by commas")
+    return numbers
+
+
+def _whole(number: float, flag: str) -> int:
+    if number != int(number) or number > 4096:
+        raise typer.BadParameter(f"{flag} {number:g}; allowed: whole numbers from 1 to 4096")
+    return int(number)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""A run of the suite: what the device can do, a lone request, then each planned run; results are saved after each.
+
+Knows the order of things, the file, and what to do when a run fails. Serves nothing itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from benchmarks.suite.flover_ini import FloverConfig
+from benchmarks.suite.plan import Asked, Estimate, Planned, plan, within
+from benchmarks.suite.progress import Told
+from benchmarks.suite.result import Results, Run
+from benchmarks.suite.ways import EngineWays
+from benchmarks.suite.workloads import burst, paper_of
+from flover_backend.bench_engine.machine import describe_machine, in_words
+from flover_backend.bench_engine.shapes import Shape
+from flover_backend.engine.sizing import resolve_device
+from flover_backend.errors import ConfigError
+
+RESULTS = "results.json"
+BATCHING = 1.1
+"""An iteration's growth over that of its weight products: attention and the sampler grow too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """What is run, on which model. Raises `ConfigError` where the model, device or a layer cannot be had."""
+
+    asked: Asked
+    model: str
+    device: str = "auto"
+    load_format: str = "auto"
+    scale: float | None = None
+    """What the papers' gaps are multiplied by; None: a lone request's time here over the paper's."""
+    flover: FloverConfig | None = None
+    command: str = ""
+    keys: dict[str, Any] = field(default_factory=dict)
+    """Of model.json, for the engine."""
+
+
+class Session:
+    """Owns the results and their file."""
+
+    def __init__(self, suite: Suite, folder: Path, tell: Told) -> None:
+        self._suite, self._folder, self._tell = suite, folder, tell
+        self._started = time.perf_counter()
+        self._device = resolve_device(suite.device)
+        machine = describe_machine(self._device)
+        self.results = Results(
+            command=suite.command, commit=machine["commit"] or "unknown", machine=machine, copy_bandwidth=0.0,
+            products_ms={}, scale=suite.scale or 1.0, runs=[],
+        )  # fmt: skip
+        self.failed: list[str] = []
+        """A line for each run that gave no figure."""
+
+    def run(self) -> Results:
+        """Everything. An interruption leaves what there is in the file."""
+        self._tell(in_words(self.results.machine))
+        model: Shape | str = self._suite.flover.shape if self._suite.flover else self._suite.model
+        with EngineWays(model, self._device, self._suite.load_format, self._tell, **self._suite.keys) as ways:
+            runs, estimate = self._prepare(ways)
+            self._engine([run for run in runs if run.layer == "engine"], estimate, ways)
+        self._layers([run for run in runs if run.layer != "engine"], estimate)
+        self._save()
+        return self.results
+
+    def _engine(self, runs: list[Planned], estimate: Estimate, ways: EngineWays) -> None:
+        """What fits by estimate, and of the rest what then still fits."""
+        while runs:
+            kept, runs = within(runs, estimate, self._left_s())
+            if not kept:
+                self._tell(f"left out, for the time they take (--minutes): {', '.join(run.title for run in runs)}")
+                return
+            seconds = sum(estimate.seconds(run) for run in kept)
+            self._tell(f"{len(kept)} runs, about {seconds:.0f} s" + (f"; {len(runs)} more may fit" if runs else ""))
+            self._tell.expect(seconds)
+            for planned in kept:
+                self._one(planned, estimate, ways)
+
+    def _left_s(self) -> float | None:
+        """Of the budget."""
+        budget_s = self._suite.asked.profile.budget_s
+        return None if budget_s is None else max(0.0, budget_s - (time.perf_counter() - self._started))
+
+    def _prepare(self, ways: EngineWays) -> tuple[list[Planned], Estimate]:
+        """Probe, a lone request, and the plan, told."""
+        sizes = self._suite.asked.profile
+        probe = ways.probe()
+        self.results.copy_bandwidth, self.results.products_ms = probe.copy_bandwidth, probe.products_ms
+        self.results.kv_bytes_per_token = ways.kv_bytes_per_token
+        products = ", ".join(f"{rows}: {ms:.3f}" for rows, ms in probe.products_ms.items())
+        self._tell(f"copy bandwidth {probe.copy_bandwidth / 1e12:.3f} TB/s; weight products by rows, ms: {products}")
+        lone = burst(1, sizes, ways.vocab_size)
+        single_s = ways.single(lone)
+        estimate = Estimate(single_s, lone.requests[0].new_tokens, _growth(probe.products_ms))
+        self._single_s = {"engine": single_s}
+        _, paper = paper_of(ways.name)
+        scale = self._suite.scale or single_s / paper.single_s
+        self.results.scale = scale
+        self._tell(
+            f"a lone request of {sizes.prompt} + {estimate.new_tokens} tokens: {single_s:.3f} s, the paper's "
+            f"({paper.title}) {paper.single_s} s: its gaps are multiplied by {scale:.4f}"
+        )
+        asked = self._suite.asked
+        if self._suite.flover is not None:
+            asked = replace(asked, given=(self._suite.flover.workload(scale, ways.vocab_size),))
+        poisson_scale = self._suite.scale or single_s / paper.poisson_single_s
+        runs = plan(asked, scale, poisson_scale, ways.vocab_size, ways.max_model_len)
+        if not runs:
+            raise ConfigError("nothing is left to run; --ways or --layers leave no run of these workloads")
+        return runs, estimate
+
+    def _one(self, planned: Planned, estimate: Estimate, ways: EngineWays) -> None:
+        with self._tell.step(planned.title, estimate.seconds(planned)):
+            try:
+                run = ways.run(planned.way, planned.workload, **planned.settings)
+            except Exception as error:
+                self._miss(planned, error)
+                return
+        run.single_s = self._single_s["engine"]
+        self._add(run)
+
+    def _layers(self, runs: Sequence[Planned], estimate: Estimate) -> None:
+        if runs:
+            raise ConfigError("--layers: only engine")
+
+    def _miss(self, planned: Planned, error: Exception) -> None:
+        """Told and kept; the other runs go on."""
+        words = f"{planned.title}: {type(error).__name__}: {error}".splitlines()[0]
+        self.failed.append(words)
+        self._tell(f"FAILED {words}")
+
+    def _add(self, run: Run) -> None:
+        self.results.runs.append(run)
+        self._save()
+
+    def _save(self) -> None:
+        self.results.seconds = time.perf_counter() - self._started
+        write_results(self.results, self._folder)
+
+
+def _growth(products_ms: dict[int, float]) -> Any:
+    """Iteration time at so many rows over that at one, from the products', and beyond them in proportion."""
+    rows, times = zip(*sorted(products_ms.items()), strict=True)
+
+    def growth(count: int) -> float:
+        last = times[-1] * max(1.0, count / rows[-1])
+        ms = last if count > rows[-1] else float(np.interp(count, rows, times))
+        return float(BATCHING * max(1.0, ms / times[0]))
+
+    return growth
+
+
+def write_results(results: Results, folder: Path) -> Path:
+    """`results.json`, whole or as it was."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, part = folder / RESULTS, folder / (RESULTS + ".part")
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(results, enc_hook=str), indent=1))
+    part.replace(path)
+    return path
+
+
+def read_results(folder: Path) -> Results:
+    """Of a folder that the suite made. Raises `ConfigError` where there is none."""
+    path = folder / RESULTS
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Results)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ConfigError(f"--rerender {folder}: {path} is no results file: {error}") from None

@@ -1,0 +1,202 @@
+"""Results as Markdown: the papers' tables, their figures beside ours, and the bars that LLaMA-13B is held against.
+
+Pure; the quantities are those of `figures.py`. A cell without a run is a dash.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.suite import figures
+from benchmarks.suite.bars import bars
+from benchmarks.suite.figures import Limits
+from benchmarks.suite.result import Results, Run
+from benchmarks.suite.workloads import Paper, data, paper_of
+from flover_backend.bench_engine.figures import percentile
+from flover_backend.bench_engine.machine import in_words
+
+TABLE = "table.md"
+Rows = list[list[str]]
+OVER_LONE, OVER_BOUND = "mean latency over a lone one", "the same of S"
+
+
+def write_table(results: Results, folder: Path, failed: Sequence[str] = ()) -> Path:
+    """`table.md` in `folder`."""
+    path = folder / TABLE
+    path.write_text(markdown(results, failed))
+    return path
+
+
+def markdown(results: Results, failed: Sequence[str] = ()) -> str:
+    """Every table that has runs."""
+    lines = [f"# {', '.join(dict.fromkeys(run.model for run in results.runs)) or 'No runs'}", "", *_head(results), ""]
+    groups = dict.fromkeys((run.layer, run.model) for run in results.runs)
+    for layer, model in groups:
+        runs = [run for run in results.runs if (run.layer, run.model) == (layer, model)]
+        for title, make in TABLES:
+            rows = make(runs, results, paper_of(model)[1])
+            if rows:
+                lines += [f"## {title}{'' if layer == 'engine' else f', through {layer}'}", "", *_table(rows), ""]
+    held = bars(results)
+    if held:
+        lines += ["## Bars of LLaMA-13B", "", *_table([["what", "bar", "figure", ""], *held]), ""]
+    if failed:
+        lines += ["## Failed", "", *(f"- {line}" for line in failed), ""]
+    return "\n".join(lines)
+
+
+def _head(results: Results) -> list[str]:
+    single = next((run.single_s for run in results.runs if run.layer == "engine" and run.single_s), None)
+    return [
+        f"`{results.command}`",
+        "",
+        f"{in_words(results.machine)}. Copy bandwidth {results.copy_bandwidth / 1e12:.3f} TB/s. A lone request: "
+        f"{_s(single)}; the papers' gaps are multiplied by {results.scale:.4f}. {results.seconds:.0f} s in all.",
+    ]
+
+
+def _by_requests(runs: Sequence[Run], results: Results, paper: Paper) -> Rows:
+    fused = _of(runs, "constant", "fused", lambda run: run.facts.get("paper_gap_ms", 0) > 0)
+    rows = [
+        [
+            _n(run), f"{run.facts['paper_gap_ms']:g} ms -> {run.facts['gap_ms']:.1f} ms", _s(run.wall_s),
+            *_against(runs, run, "instances"), _x(paper.speed_up.get(len(run.requests)), 1),
+            _ratio(figures.mean_latency_over_single(run)), _ratio(figures.bound_over_single(run, results)),
+        ]
+        for run in sorted(fused, key=lambda run: len(run.requests))
+    ]  # fmt: skip
+    head = ["requests", "gap", "fused", "instances", "speed-up", f"paper, {paper.title}", OVER_LONE, OVER_BOUND]
+    return [head, *rows] if rows else []
+
+
+def _bursts(runs: Sequence[Run], results: Results, paper: Paper) -> Rows:
+    at_once = [run for run in runs if run.kind == "constant" and not run.facts.get("paper_gap_ms")]
+    rows = []
+    for run in sorted(at_once, key=lambda run: (len(run.requests), run.way != "fused", run.wall_s)):
+        fused = figures.twin(runs, run, "fused")
+        over = None if fused is None or run.way == "fused" else figures.speed_up(fused, run)
+        settings = ", ".join(
+            f"{key} {value:g}" for key, value in run.settings.items() if isinstance(value, int | float)
+        )
+        latency, bound = figures.mean_latency_over_single(run), figures.bound_over_single(run, results)
+        rows.append(
+            [_n(run), f"{run.way}{f' ({settings})' if settings else ''}", _s(run.wall_s),
+             f"{figures.tokens_per_s(run):,.0f}", _x(over), _ratio(latency),
+             _ratio(bound if run.way == "fused" else None)]
+        )  # fmt: skip
+    head = ["requests at once", "way", "overall", "tokens/s", "fused is faster by", OVER_LONE, OVER_BOUND]  # fmt: skip
+    return [head, *rows] if rows else []
+
+
+def _poisson(runs: Sequence[Run], results: Results, paper: Paper) -> Rows:
+    gptj = data().papers["gptj-6b"]
+    rows = [
+        [
+            f"{run.facts['paper_gap_ms']:g} ms -> {run.facts['gap_ms']:.1f} ms", _s(run.wall_s),
+            f"{figures.overlap(run) * 100:.1f} %", *_against(runs, run, "instances"),
+            _x(gptj.poisson_speed_up.get(round(run.facts["paper_gap_ms"])), 1),
+            _ratio(figures.mean_latency_over_single(run)),
+        ]
+        for run in sorted(_of(runs, "poisson", "fused"), key=lambda run: float(run.facts["paper_gap_ms"]))
+    ]  # fmt: skip
+    head = ["mean gap", "fused", "overlap", "instances", "speed-up", "paper, GPT-J 6B", OVER_LONE]
+    return [head, *rows] if rows else []
+
+
+def _reorder(runs: Sequence[Run], results: Results, paper: Paper) -> Rows:
+    gains = paper.reorder_gain or data().papers["13b"].reorder_gain
+    rows = [
+        [str(run.facts["max_total"]), *_against(runs, run, "none", reverse=True), _x(gains.get(run.facts["max_total"]))]
+        for run in sorted(_of(runs, "random-totals", "fused"), key=lambda run: int(run.facts["max_total"]))
+    ]
+    return [["most tokens", "no reordering", "reordering", "gain", "paper"], *rows] if rows else []
+
+
+def _batches(runs: Sequence[Run], results: Results, paper: Paper) -> Rows:
+    """Ways that the papers' own tables do not show, where requests do not come at once."""
+    rows = []
+    for run in runs:
+        spaced = run.kind != "constant" or run.facts.get("paper_gap_ms")
+        if run.way in ("serial", "dynamic", "static") and spaced:
+            settings = ", ".join(
+                f"{key} {value:g}" for key, value in run.settings.items() if isinstance(value, int | float)
+            )
+            fused = figures.twin(runs, run, "fused")
+            over = None if fused is None else figures.speed_up(fused, run)
+            rows.append([run.workload, f"{run.way} {settings}".strip(), _s(run.wall_s), _x(over)])
+    return [["workload", "way", "overall", "fused is faster by"], *rows] if rows else []
+
+
+def _chat(runs: Sequence[Run], results: Results, paper: Paper) -> Rows:
+    rows = []
+    for run in sorted(_of(runs, "chat"), key=lambda run: (run.way, float(run.facts["rate"]))):
+        first = [seconds * 1e3 for seconds in figures.first_tokens(run)]
+        served = figures.goodput(run, Limits())
+        rows.append(
+            [f"{run.facts['rate']:g}/s", _n(run), run.way, f"{statistics.median(first):.1f} ms" if first else "–",
+             f"{percentile(first, 0.99):.1f} ms" if first else "–", _ms(run.gaps_ms.get("p99")),
+             f"{figures.tokens_per_s(run):,.0f}", f"{served.requests_per_s:.2f}/s ({served.share * 100:.0f} %)"]
+        )  # fmt: skip
+    head = ["rate", "requests", "way", "first token p50", "p99", "gap p99", "tokens/s",
+            "goodput"]  # fmt: skip
+    return [head, *rows] if rows else []
+
+
+TABLES: tuple[tuple[str, Callable[[Sequence[Run], Results, Paper], Rows]], ...] = (
+    ("Overall time by number of requests", _by_requests),
+    ("Bursts", _bursts),
+    ("Poisson arrivals", _poisson),
+    ("Reordering, random totals", _reorder),
+    ("Batches run to completion, and one after another", _batches),
+    (
+        f"Chat mix; goodput: first token in {Limits().first_token_s * 1e3:.0f} ms, gap p99 in {Limits().gap_ms:.0f} ms",
+        _chat,
+    ),
+)
+
+
+def _of(runs: Sequence[Run], kind: str, way: str = "", only: Callable[[Run], bool] = lambda run: True) -> list[Run]:
+    return [run for run in runs if run.kind == kind and way in ("", run.way) and only(run)]
+
+
+def _against(runs: Sequence[Run], run: Run, way: str, reverse: bool = False) -> list[str]:
+    """[the other way's time, ratio]; reversed: [the other way's time, this one's, ratio]."""
+    other = figures.twin(runs, run, way)
+    ratio = _x(None if other is None else figures.speed_up(run, other))
+    return [_s(other.wall_s if other else None), *([_s(run.wall_s)] if reverse else []), ratio]
+
+
+def _table(rows: Rows) -> list[str]:
+    head, *body = rows
+    return [_line(head), _line(["---"] * len(head)), *map(_line, body)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _settings(run: Run) -> str:
+    return ", ".join(f"{key} {value:g}" for key, value in run.settings.items() if isinstance(value, int | float))
+
+
+def _n(run: Run) -> str:
+    lost = len(run.requests) - len(figures.answered(run))
+    return f"{len(run.requests)}" + (f" ({lost} failed)" if lost else "")
+
+
+def _s(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds:.3f} s"
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f} ms"
+
+
+def _x(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f} x"
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
