@@ -139,10 +139,10 @@ def _through(layer: str, asked: Asked, scale: float, vocab_size: int) -> Iterato
     if asked.given:
         yield from (Planned(layer, "fused", workload) for workload in asked.given)
         return
-    for count in sorted({1, max(sizes.requests)}):
+    for count in sorted({1, *sizes.requests}):
         yield Planned(layer, "fused", burst(count, sizes, vocab_size))
     yield Planned(layer, "fused", constant(max(sizes.requests), sizes.constant_ms, scale, sizes, vocab_size))
-    for name in sizes.chat:
+    for name in sizes.chat_through:
         yield from (Planned(layer, "fused", workload) for workload in chat_sweep(name, vocab_size, asked.chat_rates))
 
 

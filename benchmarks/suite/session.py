@@ -15,9 +15,11 @@ import msgspec
 import numpy as np
 
 from benchmarks.suite.flover_ini import FloverConfig
+from benchmarks.suite.layers import Layer
 from benchmarks.suite.plan import Asked, Estimate, Planned, plan, within
 from benchmarks.suite.progress import Told
 from benchmarks.suite.result import Results, Run
+from benchmarks.suite.through import through_servers
 from benchmarks.suite.ways import EngineWays
 from benchmarks.suite.workloads import burst, paper_of
 from flover_backend.bench_engine.machine import describe_machine, in_words
@@ -26,6 +28,7 @@ from flover_backend.engine.sizing import resolve_device
 from flover_backend.errors import ConfigError
 
 RESULTS = "results.json"
+LONE = "burst-1"
 BATCHING = 1.1
 """An iteration's growth over that of its weight products: attention and the sampler grow too."""
 
@@ -52,6 +55,7 @@ class Session:
     def __init__(self, suite: Suite, folder: Path, tell: Told) -> None:
         self._suite, self._folder, self._tell = suite, folder, tell
         self._started = time.perf_counter()
+        self._single_s: dict[str, float] = {}
         self._device = resolve_device(suite.device)
         machine = describe_machine(self._device)
         self.results = Results(
@@ -129,8 +133,30 @@ class Session:
         self._add(run)
 
     def _layers(self, runs: Sequence[Planned], estimate: Estimate) -> None:
-        if runs:
-            raise ConfigError("--layers: only engine")
+        """All of them: they were asked for by name. The engine's memory is free again."""
+        if not runs:
+            return
+        seconds = sum(estimate.seconds(run) for run in runs)
+        layers = ", ".join(dict.fromkeys(run.layer for run in runs))
+        self._tell(f"{len(runs)} runs through {layers}, about {seconds:.0f} s beside the servers' starts")
+        self._tell.expect(seconds)
+
+        def measure(planned: Planned, layer: Layer) -> None:
+            with self._tell.step(planned.title, estimate.seconds(planned)):
+                try:
+                    run = layer.run(planned.workload)
+                except Exception as error:
+                    self._miss(planned, error)
+                    return
+            if planned.workload.name == LONE:
+                self._single_s[planned.layer] = run.wall_s
+            run.single_s = self._single_s.get(planned.layer)
+            self._tell(f"{planned.title}: {run.wall_s:.3f} s")
+            self._add(run)
+
+        model = self._suite.flover.shape if self._suite.flover else self._suite.model
+        settings = {"device": self._device.type, **self._suite.keys}
+        through_servers(runs, model, self._suite.load_format, self._tell, measure, self._miss, **settings)
 
     def _miss(self, planned: Planned, error: Exception) -> None:
         """Told and kept; the other runs go on."""

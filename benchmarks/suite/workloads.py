@@ -43,7 +43,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     batch_sizes: tuple[int, ...]
     """Of static batches."""
     chat: tuple[str, ...]
-    """Names of chat mixes."""
+    """Names of chat mixes for the bare engine."""
+    chat_through: tuple[str, ...]
+    """Likewise through servers."""
     budget_s: float | None = None
     """What all runs may take by estimate; the last ones that do not fit are left out. None: no limit."""
 
