@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.suite.result import Run
-from benchmarks.suite.ways import WAYS, EngineWays, dynamic_settings
+from benchmarks.suite.ways import WAYS, EngineWays, dynamic_settings, shortlist
 from benchmarks.suite.ways.batches import departure
+from benchmarks.suite.ways.choices import expected_end
 from benchmarks.suite.workload import BenchRequest, Workload
 from flover_backend.bench_engine.figures import BenchError
 from flover_backend.bench_engine.shapes import Shape
@@ -133,6 +134,17 @@ def test_the_best_of_several_settings(ways: EngineWays) -> None:
     run = ways.best("dynamic", MIXED, choices[:2])
     tried = run.settings["tried"]
     assert [one["window_ms"] for one in tried] == [0, 50] and run.wall_s == min(one["wall_s"] for one in tried)
+
+
+def test_only_windows_that_promise_something_are_run() -> None:
+    prompt = (5, 6)
+    requests = [BenchRequest(0.1 * place, prompt, 10) for place in range(4)]
+    # A second an iteration. At once: the first alone, then the others. Waiting 0.35 s: all four together.
+    assert expected_end(requests, 8, 0.0, 1.0) == 20 and expected_end(requests, 8, 0.35, 1.0) == 10.35
+    assert expected_end(requests, 2, 0.35, 1.0) == pytest.approx(20.1)
+    choices = [{"window_ms": window} for window in (0, 20, 350, 900)]
+    assert [choice["window_ms"] for choice in shortlist(requests, choices, 1.0, 8)] == [350, 900]
+    assert [choice["window_ms"] for choice in shortlist(requests, choices, 0.001, 8, count=3)] == [0, 20, 350]
 
 
 def test_a_lone_request_and_the_device(ways: EngineWays) -> None:

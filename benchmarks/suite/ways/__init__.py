@@ -17,6 +17,7 @@ import torch
 from benchmarks.suite.result import Run
 from benchmarks.suite.ways.apart import serve_apart
 from benchmarks.suite.ways.batches import serve_batches
+from benchmarks.suite.ways.choices import DEFAULT_WINDOW_MS, dynamic_settings, shortlist
 from benchmarks.suite.ways.engines import MAX_INSTANCES, Engines, allow_many_streams
 from benchmarks.suite.ways.probe import Probe, probe_device
 from benchmarks.suite.ways.served import LIMIT_S, OnTokens, Served, arrival, make_run, token_times
@@ -26,7 +27,7 @@ from flover_backend.bench_engine.figures import BenchError
 from flover_backend.bench_engine.shapes import Shape
 from flover_backend.engine.engine import Engine
 
-__all__ = ["MAX_INSTANCES", "WAYS", "EngineWays", "Probe", "allow_many_streams", "dynamic_settings"]
+__all__ = ["MAX_INSTANCES", "WAYS", "EngineWays", "Probe", "allow_many_streams", "dynamic_settings", "shortlist"]
 
 WAYS: dict[str, tuple[str, ...]] = {
     "fused": (),
@@ -37,10 +38,6 @@ WAYS: dict[str, tuple[str, ...]] = {
     "static": ("batch_size",),
 }
 """Name -> the settings that it takes."""
-PAPER_WINDOWS_S = (2.0, 4.0, 8.0, 16.0)
-"""Of dynamic batching, beside a lone request of 9.1 s (systems.md 1.7)."""
-DEFAULT_WINDOW_MS = 50.0
-"""FasterTransformer's backend ships it."""
 DEFAULT_BATCH = 32
 WARM_STEPS, WARM_PROMPT = 32, 16
 
@@ -181,14 +178,6 @@ class EngineWays:
         for engine in engines if are_new else ():
             _warm(engine, workload.requests[:1])
         return engines
-
-
-def dynamic_settings(scale: float, batch_size: int | None = None) -> list[dict[str, Any]]:
-    """Windows to choose the best of: none, 50 ms, and the papers' times `scale` (a lone request's time here over the
-    paper's)."""
-    windows = dict.fromkeys((0.0, DEFAULT_WINDOW_MS, *(1e3 * scale * window for window in PAPER_WINDOWS_S)))
-    sizes = {} if batch_size is None else {"batch_size": batch_size}
-    return [{"window_ms": window} | sizes for window in windows]
 
 
 def _serve_fused(engine: Engine, requests: Sequence[BenchRequest], on_tokens: OnTokens | None) -> Served:
