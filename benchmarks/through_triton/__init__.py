@@ -1,0 +1,1 @@
+"""`python -m benchmarks.through_triton`: what a client of Triton gets of the bare engine's speed."""

@@ -1,0 +1,147 @@
+"""The command line of `python -m benchmarks.through_triton`.
+
+Exit status: 0 all bars held, or none apply; 1 one was missed, or an error, told in words; 2 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from benchmarks.pa.errors import MeasurementFailed
+from benchmarks.suite.layers.model import ENGINE_PYTHON
+from benchmarks.through_triton.measure import Asked, Measured, Through
+from benchmarks.through_triton.table import line_of, markdown, misses
+from flover_backend.errors import FloverError
+
+PARTS = ("burst", "chat", "pytriton")
+STREAMS = {"13b": (1, 32, 256), "8b": (32, 256, 1024)}
+BY_DEFAULT = {"13b": ("burst", "chat", "pytriton"), "8b": ("burst",)}
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point."""
+    try:
+        app(arguments, prog_name="python -m benchmarks.through_triton")
+    except FloverError as error:
+        print(f"through_triton: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def through_triton(
+    *,
+    model: Annotated[str, typer.Option(help="A shape such as 13b or 8b, a bundled model, or a directory.")] = "13b",
+    only: Annotated[
+        str | None, typer.Option(help=f"Of {', '.join(PARTS)}; several by commas.", show_default="as the bars ask")
+    ] = None,
+    streams: Annotated[str | None, typer.Option(help="Of the bursts.", show_default="as the bars ask")] = None,
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of a burst's prompts.")] = 8,
+    new: Annotated[int, typer.Option(min=1, help="New tokens of a burst's requests.")] = 504,
+    repeats: Annotated[int, typer.Option(min=1, help="Of a burst; from 256 streams on of the engine two at most.")] = 3,
+    chat_requests: Annotated[int, typer.Option(min=2, help="Of the chat mix.")] = 300,
+    chat_rate: Annotated[float, typer.Option(help="Requests a second of the chat mix.")] = 20.0,
+    pytriton_streams: Annotated[int, typer.Option(min=1, help="Of the burst through PyTriton.")] = 32,
+    instances: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Fronts.", show_default="as flover serve")
+    ] = None,
+    sender_threads: Annotated[
+        int | None, typer.Option(min=1, help="Of each front.", show_default="as flover serve")
+    ] = None,
+    engine_python: Annotated[
+        Path | None, typer.Option(envvar=ENGINE_PYTHON, help="Interpreter with torch.", show_default="this one")
+    ] = None,
+    perf_analyzer: Annotated[Path | None, typer.Option(help="Its binary.", show_default="tritonclient's")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of results.", show_default="out/through_triton/TIME")] = None,
+) -> None:
+    """Bursts and a chat mix through Triton by perf_analyzer, beside the bare engine on the same requests."""
+    if engine_python:
+        os.environ[ENGINE_PYTHON] = str(engine_python)
+    parts = _parts(only, model)
+    asked = Asked(
+        model,
+        _streams(streams, model) if "burst" in parts else (),
+        prompt,
+        new,
+        repeats,
+        chat_requests,
+        chat_rate,
+        pytriton_streams=pytriton_streams,
+        analyzer=perf_analyzer,
+        instances=instances,
+        keys={"sender_threads": sender_threads} if sender_threads else {},
+    )
+    folder = out or Path("out", "through_triton", time.strftime("%Y%m%d-%H%M%S"))
+    folder.mkdir(parents=True, exist_ok=True)
+    measured = _measure(Through(asked, _tell), parts, folder)
+    if any(misses(one, line_of(one, asked).bar) for one in measured):
+        raise typer.Exit(1)
+
+
+def _measure(through: Through, parts: tuple[str, ...], folder: Path) -> list[Measured]:
+    asked, started, measured = through.asked, time.monotonic(), []
+    bare_of = [*asked.streams, *([asked.pytriton_streams] if "pytriton" in parts else [])]
+    through.measure_engine(bare_of)
+    through.probe()
+    if "burst" in parts or "chat" in parts:
+        for one in through.bursts_and_chat(asked.streams, "chat" in parts):
+            measured.append(one)
+            _save(folder, through, measured, started)
+    if "pytriton" in parts:
+        measured.append(through.pytriton())
+        _save(folder, through, measured, started)
+    print((folder / "through_triton.md").read_text(), flush=True)
+    print(f"{time.monotonic() - started:.0f} s; saved in {folder}", flush=True)
+    return measured
+
+
+def _save(folder: Path, through: Through, measured: list[Measured], started: float) -> None:
+    """After each line: what was measured stays if a later part fails."""
+    bare = through.bare
+    assert bare is not None, "measured first"
+    plain: dict[str, Any] = {
+        "command": shlex.join(["python", "-m", "benchmarks.through_triton", *sys.argv[1:]]),
+        "machine": bare.machine,
+        "copy_bandwidth": bare.copy_bandwidth,
+        "products_13b_ms": bare.products_13b_ms,
+        "lines": [
+            msgspec.to_builtins(one) | {"share": one.share, "missed": misses(one, line_of(one, through.asked).bar)}
+            for one in measured
+        ],
+        "seconds": time.monotonic() - started,
+    }
+    content = msgspec.json.encode(plain)
+    (folder / "through_triton.json").write_bytes(msgspec.json.format(content))
+    (folder / "through_triton.md").write_text(markdown(measured, through.asked, bare.products_13b_ms))
+
+
+def _parts(only: str | None, model: str) -> tuple[str, ...]:
+    parts = tuple(only.split(",")) if only else BY_DEFAULT.get(model, PARTS)
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise MeasurementFailed(f"--only is {only!r}; allowed: {', '.join(PARTS)}, several by commas")
+    return parts
+
+
+def _streams(text: str | None, model: str) -> tuple[int, ...]:
+    if text is None:
+        return STREAMS.get(model, (1, 32))
+    if not all(part.isdecimal() and int(part) > 0 for part in text.split(",")):
+        raise MeasurementFailed(f"--streams is {text!r}; allowed are numbers from 1 on, such as 1,32,256")
+    return tuple(map(int, text.split(",")))
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

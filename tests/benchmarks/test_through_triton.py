@@ -1,0 +1,83 @@
+"""`python -m benchmarks.through_triton` on the CPU, and how its lines are judged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.through_triton.bare import BareRun
+from benchmarks.through_triton.bars import BURSTS, Marks
+from benchmarks.through_triton.measure import Asked, Measured, Seen
+from benchmarks.through_triton.table import line_of, markdown, misses
+
+ASKED = Asked("13b", (256,))
+SEEN = Seen(
+    wall_s=14.0, tokens_per_s=9216.0, first_p50=100.0, first_p99=130.0, gap_p50=27.0, gap_p99=35.0,
+    together=0.01, num_requests=256, num_short=0,
+)  # fmt: skip
+BARE = BareRun(wall_s=13.7, tokens=256 * 504, iterations=504, first_p50_ms=60.0)
+
+
+def line(**changes: float) -> Measured:
+    plain = {name: getattr(SEEN, name) for name in SEEN.__struct_fields__} | changes
+    return Measured(part="burst", model="13b", streams=256, seen=[Seen(**plain)], bare=[BARE])  # type: ignore[arg-type]
+
+
+def test_each_bar_can_be_missed_and_held() -> None:
+    bar = BURSTS["13b", 256].bar
+    assert misses(line(), bar) == []
+    assert misses(line(wall_s=14.3), bar) == ["of the engine", "wall"]
+    assert misses(line(wall_s=14.15), bar) == ["of the engine"]
+    assert misses(line(first_p50=121, gap_p99=41), bar) == ["first p50", "gap p99"]
+    assert misses(line(num_short=1), Marks()) == ["every token"]
+    assert misses(Measured(part="burst", model="13b", streams=256, seen=[SEEN]), bar) == ["of the engine"]
+
+
+def test_bars_are_for_their_own_workload() -> None:
+    assert line_of(line(), ASKED).bar == BURSTS["13b", 256].bar
+    assert line_of(line(), replace(ASKED, new=32)).bar == Marks()
+    chat = Measured(part="chat", model="13b", streams=300, seen=[SEEN])
+    assert line_of(chat, ASKED).bar.gap_p99 == 25
+    assert line_of(chat, replace(ASKED, chat_rate=10.0)).bar == Marks()
+
+
+def test_vllm_is_scaled_by_the_weight_products_of_the_run() -> None:
+    (*_, row) = markdown([line()], ASKED, {256: 2 * 11.73}).splitlines()
+    assert "72.0% of vLLM, 46.400 s, first 560 ms, gap p99 244 ms" in row and row.endswith("| held |")
+    assert "of vLLM" not in markdown([line()], ASKED, {})
+
+
+@pytest.mark.slow
+def test_the_whole_command_on_the_cpu(tmp_path: Path) -> None:
+    small = ["--streams", "1,3", "--new", "16", "--pytriton-streams", "3", "--chat-requests", "6", "--repeats", "1"]
+    done = run("--model", "llama-demo", *small, "--out", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = json.loads((tmp_path / "through_triton.json").read_text())["lines"]
+    told = [(one["part"], one["streams"]) for one in lines]
+    assert told == [("burst", 1), ("burst", 3), ("chat", 6), ("chat, own generator", 6), ("pytriton", 3)]
+    assert all(seen["num_short"] == 0 for one in lines for seen in one["seen"])
+    assert all(0 < one["share"] < 1.5 for one in lines if one["bare"])
+
+
+def test_a_wrong_part_is_told() -> None:
+    done = run("--only", "bursts")
+    assert done.returncode == 1
+    assert "--only is 'bursts'; allowed: burst, chat, pytriton" in done.stderr and "Traceback" not in done.stderr
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.through_triton", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+
+
+def test_clients_need_no_torch() -> None:
+    """A server's interpreter may have none; the engine's is named by ENGINE_PYTHON."""
+    modules = "benchmarks.through_triton.__main__, benchmarks.suite.layers.program, benchmarks.suite.layers.analyzer"
+    code = f"import sys, {modules}; sys.exit(' '.join({{'torch', 'matplotlib'}} & sys.modules.keys()) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and not done.stderr, done.stderr
