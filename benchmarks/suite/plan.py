@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from benchmarks.suite.batching import DEFAULT_BATCH, expected_end
 from benchmarks.suite.workload import Workload
 from benchmarks.suite.workloads import Profile, burst, chat_sweep, constant, poisson, random_totals
 
@@ -144,6 +145,21 @@ def _through(layer: str, asked: Asked, scale: float, vocab_size: int) -> Iterato
     yield Planned(layer, "fused", constant(max(sizes.requests), sizes.constant_ms, scale, sizes, vocab_size))
     for name in sizes.chat_through:
         yield from (Planned(layer, "fused", workload) for workload in chat_sweep(name, vocab_size, asked.chat_rates))
+
+
+def promising(runs: Sequence[Planned], step_s: float, count: int = 2) -> list[Planned]:
+    """`runs` without those windows of dynamic batching that should not be among a workload's `count` best.
+
+    `step_s`: of an iteration; which window is best hardly depends on it. So the best of many costs two runs.
+    """
+    expected: dict[str, list[tuple[float, int]]] = {}
+    for place, run in enumerate(runs):
+        if (run.layer, run.way) == ("engine", "dynamic"):
+            size, window_s = run.settings.get("batch_size", DEFAULT_BATCH), run.settings["window_ms"] / 1e3
+            end = expected_end(run.workload.requests, size, window_s, step_s)
+            expected.setdefault(run.workload.name, []).append((end, place))
+    left_out = {place for ends in expected.values() for _, place in sorted(ends)[count:]}
+    return [run for place, run in enumerate(runs) if place not in left_out]
 
 
 def cut(workload: Workload, max_model_len: int) -> Workload:

@@ -16,11 +16,11 @@ import numpy as np
 
 from benchmarks.suite.flover_ini import FloverConfig
 from benchmarks.suite.layers import Layer
-from benchmarks.suite.plan import Asked, Estimate, Planned, plan, within
+from benchmarks.suite.plan import Asked, Estimate, Planned, plan, promising, within
 from benchmarks.suite.progress import Told
 from benchmarks.suite.result import Results, Run
 from benchmarks.suite.through import through_servers
-from benchmarks.suite.ways import EngineWays
+from benchmarks.suite.ways import EngineWays, allow_many_streams
 from benchmarks.suite.workloads import burst, paper_of
 from flover_backend.bench_engine.machine import describe_machine, in_words
 from flover_backend.bench_engine.shapes import Shape
@@ -56,6 +56,7 @@ class Session:
         self._suite, self._folder, self._tell = suite, folder, tell
         self._started = time.perf_counter()
         self._single_s: dict[str, float] = {}
+        allow_many_streams()
         self._device = resolve_device(suite.device)
         machine = describe_machine(self._device)
         self.results = Results(
@@ -118,6 +119,8 @@ class Session:
             asked = replace(asked, given=(self._suite.flover.workload(scale, ways.vocab_size),))
         poisson_scale = self._suite.scale or single_s / paper.poisson_single_s
         runs = plan(asked, scale, poisson_scale, ways.vocab_size, ways.max_model_len)
+        if asked.profile.budget_s is not None:
+            runs = promising(runs, single_s / estimate.new_tokens)
         if not runs:
             raise ConfigError("nothing is left to run; --ways or --layers leave no run of these workloads")
         return runs, estimate

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.suite.batching import departure, expected_end
+from benchmarks.suite.plan import Planned, promising
 from benchmarks.suite.result import Run
-from benchmarks.suite.ways import WAYS, EngineWays, dynamic_settings, shortlist
-from benchmarks.suite.ways.batches import departure
-from benchmarks.suite.ways.choices import expected_end
+from benchmarks.suite.ways import WAYS, EngineWays
 from benchmarks.suite.workload import BenchRequest, Workload
 from flover_backend.bench_engine.figures import BenchError
 from flover_backend.bench_engine.shapes import Shape
@@ -128,23 +128,23 @@ def test_a_late_request_waits_for_the_batch_before(ways: EngineWays) -> None:
     assert run.requests[0].end == run.requests[1].end
 
 
-def test_the_best_of_several_settings(ways: EngineWays) -> None:
-    choices = dynamic_settings(0.001, batch_size=4)
-    assert [choice["window_ms"] for choice in choices] == [0, 50, 2, 4, 8, 16]
-    run = ways.best("dynamic", MIXED, choices[:2])
-    tried = run.settings["tried"]
-    assert [one["window_ms"] for one in tried] == [0, 50] and run.wall_s == min(one["wall_s"] for one in tried)
-
-
 def test_only_windows_that_promise_something_are_run() -> None:
     prompt = (5, 6)
     requests = [BenchRequest(0.1 * place, prompt, 10) for place in range(4)]
     # A second an iteration. At once: the first alone, then the others. Waiting 0.35 s: all four together.
     assert expected_end(requests, 8, 0.0, 1.0) == 20 and expected_end(requests, 8, 0.35, 1.0) == 10.35
     assert expected_end(requests, 2, 0.35, 1.0) == pytest.approx(20.1)
-    choices = [{"window_ms": window} for window in (0, 20, 350, 900)]
-    assert [choice["window_ms"] for choice in shortlist(requests, choices, 1.0, 8)] == [350, 900]
-    assert [choice["window_ms"] for choice in shortlist(requests, choices, 0.001, 8, count=3)] == [0, 20, 350]
+    workload = Workload("four", "constant", tuple(requests))
+    others = [Planned("engine", "fused", workload), Planned("triton", "dynamic", workload, {"window_ms": 900})]
+    windows = [Planned("engine", "dynamic", workload, {"window_ms": window}) for window in (0, 900, 20, 350)]
+
+    def kept(step_s: float) -> list[float]:
+        runs = promising([*windows, *others], step_s)
+        assert runs[2:] == others
+        return [run.settings["window_ms"] for run in runs[:2]]
+
+    assert kept(1.0) == [900, 350] and kept(0.001) == [0, 20]
+    assert len(promising(windows * 2, 1.0, count=3)) == 3
 
 
 def test_a_lone_request_and_the_device(ways: EngineWays) -> None:

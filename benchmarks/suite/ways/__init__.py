@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.suite.batching import DEFAULT_BATCH, DEFAULT_WINDOW_MS
 from benchmarks.suite.result import Run
 from benchmarks.suite.ways.apart import serve_apart
 from benchmarks.suite.ways.batches import serve_batches
-from benchmarks.suite.ways.choices import DEFAULT_WINDOW_MS, dynamic_settings, shortlist
 from benchmarks.suite.ways.engines import MAX_INSTANCES, Engines, allow_many_streams
 from benchmarks.suite.ways.probe import Probe, probe_device
 from benchmarks.suite.ways.served import LIMIT_S, OnTokens, Served, arrival, make_run, token_times
@@ -27,7 +27,7 @@ from flover_backend.bench_engine.figures import BenchError
 from flover_backend.bench_engine.shapes import Shape
 from flover_backend.engine.engine import Engine
 
-__all__ = ["MAX_INSTANCES", "WAYS", "EngineWays", "Probe", "allow_many_streams", "dynamic_settings", "shortlist"]
+__all__ = ["MAX_INSTANCES", "WAYS", "EngineWays", "Probe", "allow_many_streams"]
 
 WAYS: dict[str, tuple[str, ...]] = {
     "fused": (),
@@ -38,7 +38,6 @@ WAYS: dict[str, tuple[str, ...]] = {
     "static": ("batch_size",),
 }
 """Name -> the settings that it takes."""
-DEFAULT_BATCH = 32
 WARM_STEPS, WARM_PROMPT = 32, 16
 
 
@@ -119,14 +118,6 @@ class EngineWays:
         self._tell(f"{self.name}, {workload.name}, {way}{_in_words(used)}: {run.wall_s:.3f} s")
         return run
 
-    def best(self, way: str, workload: Workload, choices: Sequence[dict[str, Any]]) -> Run:
-        """The run with the least wall time of those with each of the settings; `tried` in its settings names all."""
-        runs = [self.run(way, workload, **settings) for settings in choices]
-        best = min(runs, key=lambda run: run.wall_s)
-        tried = [run.settings | {"wall_s": run.wall_s} for run in runs]
-        best.settings = best.settings | {"tried": tried}
-        return best
-
     def probe(self, rows: Sequence[int] | None = None) -> Probe:
         """What the device can do; the engines go for it, since it takes as much memory as the weights."""
         self._engines.unload()
@@ -174,8 +165,8 @@ class EngineWays:
 
     def _instances(self, count: int, workload: Workload) -> list[Engine]:
         longest = max(len(request.prompt) + request.new_tokens for request in workload.requests)
-        engines, are_new = self._engines.instances(count, longest, max(len(r.prompt) for r in workload.requests))
-        for engine in engines if are_new else ():
+        engines, new = self._engines.instances(count, longest, max(len(r.prompt) for r in workload.requests))
+        for engine in new:
             _warm(engine, workload.requests[:1])
         return engines
 

@@ -6,26 +6,14 @@ computed until the longest is done; all answers come at the batch's end. Prompts
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 
+from benchmarks.suite.batching import departure
 from benchmarks.suite.ways.served import LIMIT_S, OnTokens, Served
 from benchmarks.suite.workload import BenchRequest
 from flover_backend.bench_engine.drive import Record, drive, together
 from flover_backend.engine.engine import Engine
-
-
-def departure(arrivals: Sequence[float], batch_size: int, window_s: float | None) -> float:
-    """When a batch that begins with the first of `arrivals` (seconds, ascending) leaves, if the engine is free.
-
-    It leaves when full, or `window_s` after its first request came (Triton's max_queue_delay_microseconds). With None
-    there is no window: it waits until full, or until no more requests are to come.
-    """
-    if window_s is None:
-        return arrivals[min(batch_size, len(arrivals)) - 1]
-    full = arrivals[batch_size - 1] if len(arrivals) >= batch_size else math.inf
-    return min(full, arrivals[0] + window_s)
 
 
 def serve_batches(

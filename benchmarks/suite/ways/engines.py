@@ -30,13 +30,19 @@ MAX_INSTANCES = 32
 """torch has so many streams of a priority, and a GPU so many hardware queues; beyond, instances would share them."""
 MAX_PROMPT_CHUNK = 256
 """Most prompt tokens an iteration of an instance, which bounds the graphs that each records."""
-CONNECTIONS = "CUDA_DEVICE_MAX_CONNECTIONS"
+CONNECTIONS, DEFAULT_CONNECTIONS = "CUDA_DEVICE_MAX_CONNECTIONS", 8
+TOLD_EVERY = 8
 
 
 def allow_many_streams() -> None:
     """Give streams a hardware queue each (8 in all by default: others wait for one another). Before CUDA is used."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         os.environ.setdefault(CONNECTIONS, str(MAX_INSTANCES))
+
+
+def hardware_queues() -> int:
+    """That streams share, as this process was told before it used CUDA."""
+    return int(os.environ.get(CONNECTIONS, DEFAULT_CONNECTIONS))
 
 
 class Engines:
@@ -85,8 +91,8 @@ class Engines:
             self._make(self._config(**keys))
         return self._engines[0], new
 
-    def instances(self, count: int, max_len: int, max_prompt: int) -> tuple[list[Engine], bool]:
-        """`count` engines of a row each, for requests of at most `max_len` tokens; and whether they are new.
+    def instances(self, count: int, max_len: int, max_prompt: int) -> tuple[list[Engine], list[Engine]]:
+        """`count` engines of a row each, for requests of at most `max_len` tokens; and those of them that are new.
 
         Each has KV for one request and graphs of one row. All are made before any is used: recording a graph while
         others run would have to wait for them. Raises `BenchError` for a count that is not allowed.
@@ -97,16 +103,21 @@ class Engines:
         max_len = min(-(-max_len // block) * block, self.model.max_model_len)
         # One less than a multiple of 16: beside its single row, an iteration then fills a graph's size.
         chunk = -(-(min(max_prompt, MAX_PROMPT_CHUNK) + 1) // 16) * 16 - 1
-        new = self._replace(("instances", count, max_len, chunk))
-        for number in range(count if new else 0):
-            if number % 8 == 0:
-                self._tell(f"{self.name}: model instances {number + 1} to {min(number + 8, count)} of {count}")
-            config = self._config(
-                max_rows=1, max_model_len=max_len, kv_cache_tokens=-(-max_len // block) * block,
-                kv_cache_bytes=None, kv_cache_fraction=None, prefill_token_budget=chunk, max_tokens_limit=None,
+        self._replace(("instances", max_len, chunk))
+        new: list[Engine] = []
+        if self.device.type == "cuda" and hardware_queues() < count:
+            self._tell(f"{count} streams share {hardware_queues()} hardware queues; set {CONNECTIONS}={MAX_INSTANCES}")
+        while len(self._engines) < count:
+            if not new or len(new) % TOLD_EVERY == 0:
+                self._tell(f"{self.name}: model instances, {len(self._engines)} of {count}")
+            self._make(
+                self._config(
+                    max_rows=1, max_model_len=max_len, kv_cache_tokens=-(-max_len // block) * block, kv_cache_bytes=None,
+                    kv_cache_fraction=None, prefill_token_budget=chunk, max_tokens_limit=None,
+                )
             )  # fmt: skip
-            self._make(config)
-        return self._engines, new
+            new.append(self._engines[-1])
+        return self._engines[:count], new
 
     def unload(self) -> None:
         """Give the engines' memory back; the weights stay."""
