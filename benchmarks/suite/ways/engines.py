@@ -107,15 +107,19 @@ class Engines:
         new: list[Engine] = []
         if self.device.type == "cuda" and hardware_queues() < count:
             self._tell(f"{count} streams share {hardware_queues()} hardware queues; set {CONNECTIONS}={MAX_INSTANCES}")
+        config = self._config(
+            max_rows=1,
+            max_model_len=max_len,
+            kv_cache_tokens=-(-max_len // block) * block,
+            kv_cache_bytes=None,
+            kv_cache_fraction=None,
+            max_tokens_limit=None,
+            prefill_token_budget=chunk,
+        )
         while len(self._engines) < count:
             if not new or len(new) % TOLD_EVERY == 0:
                 self._tell(f"{self.name}: model instances, {len(self._engines)} of {count}")
-            self._make(
-                self._config(
-                    max_rows=1, max_model_len=max_len, kv_cache_tokens=-(-max_len // block) * block, kv_cache_bytes=None,
-                    kv_cache_fraction=None, prefill_token_budget=chunk, max_tokens_limit=None,
-                )
-            )  # fmt: skip
+            self._make(config)
             new.append(self._engines[-1])
         return self._engines[:count], new
 
