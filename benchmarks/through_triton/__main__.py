@@ -17,11 +17,12 @@ import typer
 
 from benchmarks.pa.errors import MeasurementFailed
 from benchmarks.suite.layers.model import ENGINE_PYTHON
+from benchmarks.through_triton import profile
 from benchmarks.through_triton.measure import Asked, Measured, Through
 from benchmarks.through_triton.table import line_of, markdown, misses
 from flover_backend.errors import FloverError
 
-PARTS = ("burst", "chat", "pytriton")
+PARTS = ("burst", "chat", "pytriton", "profile")
 STREAMS = {"13b": (1, 32, 256), "8b": (32, 256, 1024)}
 BY_DEFAULT = {"13b": ("burst", "chat", "pytriton"), "8b": ("burst",)}
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -56,6 +57,9 @@ def through_triton(
     sender_threads: Annotated[
         int | None, typer.Option(min=1, help="Of each front.", show_default="as flover serve")
     ] = None,
+    profile_streams: Annotated[int, typer.Option(min=1, help="Of the burst of --only profile.")] = 256,
+    counts: Annotated[str, typer.Option(help="Numbers of fronts for --only profile.")] = "1,2,4,8",
+    senders: Annotated[str, typer.Option(help="Numbers of sender threads for --only profile.")] = "1,2,4",
     engine_python: Annotated[
         Path | None, typer.Option(envvar=ENGINE_PYTHON, help="Interpreter with torch.", show_default="this one")
     ] = None,
@@ -77,6 +81,9 @@ def through_triton(
         pytriton_streams=pytriton_streams,
         analyzer=perf_analyzer,
         instances=instances,
+        profile_streams=profile_streams,
+        counts=_numbers(counts, "--counts"),
+        senders=_numbers(senders, "--senders"),
         keys={"sender_threads": sender_threads} if sender_threads else {},
     )
     folder = out or Path("out", "through_triton", time.strftime("%Y%m%d-%H%M%S"))
@@ -88,8 +95,8 @@ def through_triton(
 
 def _measure(through: Through, parts: tuple[str, ...], folder: Path) -> list[Measured]:
     asked, started, measured = through.asked, time.monotonic(), []
-    bare_of = [*asked.streams, *([asked.pytriton_streams] if "pytriton" in parts else [])]
-    through.measure_engine(bare_of)
+    bare_of = [("pytriton", asked.pytriton_streams), ("profile", asked.profile_streams)]
+    through.measure_engine([*asked.streams, *(streams for part, streams in bare_of if part in parts)])
     through.probe()
     if "burst" in parts or "chat" in parts:
         for one in through.bursts_and_chat(asked.streams, "chat" in parts):
@@ -98,9 +105,22 @@ def _measure(through: Through, parts: tuple[str, ...], folder: Path) -> list[Mea
     if "pytriton" in parts:
         measured.append(through.pytriton())
         _save(folder, through, measured, started)
-    print((folder / "through_triton.md").read_text(), flush=True)
+    if "profile" in parts:
+        _profile(folder, through)
+    for name in ("through_triton.md", "profile.md"):
+        if (folder / name).is_file():
+            print((folder / name).read_text(), flush=True)
     print(f"{time.monotonic() - started:.0f} s; saved in {folder}", flush=True)
     return measured
+
+
+def _profile(folder: Path, through: Through) -> None:
+    asked = through.asked
+    settings = profile.settings_of(asked.counts, asked.senders)
+    found = profile.profile_burst(asked, through.burst(asked.profile_streams), settings, _tell)
+    (folder / "profile.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    text = profile.markdown(found, asked.profile_streams, through.bare_wall_s(asked.profile_streams))
+    (folder / "profile.md").write_text(text)
 
 
 def _save(folder: Path, through: Through, measured: list[Measured], started: float) -> None:
@@ -124,7 +144,7 @@ def _save(folder: Path, through: Through, measured: list[Measured], started: flo
 
 
 def _parts(only: str | None, model: str) -> tuple[str, ...]:
-    parts = tuple(only.split(",")) if only else BY_DEFAULT.get(model, PARTS)
+    parts = tuple(only.split(",")) if only else BY_DEFAULT.get(model, ("burst", "chat", "pytriton"))
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         raise MeasurementFailed(f"--only is {only!r}; allowed: {', '.join(PARTS)}, several by commas")
@@ -134,9 +154,13 @@ def _parts(only: str | None, model: str) -> tuple[str, ...]:
 def _streams(text: str | None, model: str) -> tuple[int, ...]:
     if text is None:
         return STREAMS.get(model, (1, 32))
+    return _numbers(text, "--streams")
+
+
+def _numbers(text: str, flag: str) -> tuple[int, ...]:
     if not all(part.isdecimal() and int(part) > 0 for part in text.split(",")):
-        raise MeasurementFailed(f"--streams is {text!r}; allowed are numbers from 1 on, such as 1,32,256")
-    return tuple(map(int, text.split(",")))
+        raise MeasurementFailed(f"{flag} is {text!r}; allowed are numbers from 1 on, such as 1,4,8")
+    return tuple(dict.fromkeys(map(int, text.split(","))))
 
 
 def _tell(line: str) -> None:

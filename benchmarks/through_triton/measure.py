@@ -50,6 +50,9 @@ class Asked:
     pytriton_streams: int = 32
     analyzer: Path | None = None
     instances: int | None = None
+    profile_streams: int = 256
+    counts: tuple[int, ...] = (1, 2, 4, 8)
+    senders: tuple[int, ...] = (1, 2, 4)
     keys: dict[str, Any] = field(default_factory=dict)
     """Of model.json, for engine and servers alike."""
 
@@ -121,7 +124,13 @@ class Through:
         self.bare: Bare | None = None
         self._bare: dict[int, list[BareRun]] = {}
 
-    def _burst(self, streams: int) -> Workload:
+    def bare_wall_s(self, streams: int) -> float | None:
+        """Median of the engine's, where it was measured."""
+        runs = self._bare.get(streams)
+        return statistics.median(run.wall_s for run in runs) if runs else None
+
+    def burst(self, streams: int) -> Workload:
+        """Of the asked size and model."""
         return burst(streams, self.asked.prompt, self.asked.new, self._vocab_size)
 
     def _repeats(self, streams: int, most: int = 2) -> int:
@@ -132,7 +141,7 @@ class Through:
         wanted = [count for count in dict.fromkeys(streams) if count not in self._bare]
         for keys in _grouped(wanted):
             group = [count for count in wanted if max_rows_of(count) == keys]
-            works = [(self._burst(count), self._repeats(count)) for count in group]
+            works = [(self.burst(count), self._repeats(count)) for count in group]
             found = measure_bare(
                 self.asked.model, works, self._tell, probes=self.bare is None, **self.asked.keys, **keys
             )
@@ -162,11 +171,11 @@ class Through:
         layer = TritonLayer(asked.model, "auto", self._tell, instances=asked.instances, **settings)
         with tempfile.TemporaryDirectory(prefix="flover-perf-") as libraries, layer:
             analyzer = Analyzer.find(asked.analyzer, Path(libraries), self._tell)
-            generate(layer.target, warm_up(self._burst(4)), "triton", asked.model, 1)
+            generate(layer.target, warm_up(self.burst(4)), "triton", asked.model, 1)
             yield layer.target, analyzer
 
     def _measured(self, part: str, count: int, target: Target, analyzer: Analyzer, repeats: int) -> Measured:
-        work = self._burst(count)
+        work = self.burst(count)
         seen = []
         for _ in range(repeats):
             seen.append(seen_of(analyzer.run(target, work, self.asked.model), work))
@@ -195,7 +204,7 @@ class Through:
         layer = PyTritonLayer(asked.model, "auto", self._tell, **asked.keys)
         with tempfile.TemporaryDirectory(prefix="flover-perf-") as libraries, layer:
             analyzer = Analyzer.find(asked.analyzer, Path(libraries), self._tell)
-            generate(layer.target, warm_up(self._burst(4)), "pytriton", asked.model, 1)
+            generate(layer.target, warm_up(self.burst(4)), "pytriton", asked.model, 1)
             return self._measured("pytriton", asked.pytriton_streams, layer.target, analyzer, asked.repeats)
 
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from flover_backend.channel import PROTOCOL_VERSION, Failed, FrameReader, Hello, ToEngine, ToFront, encode
 from flover_backend.engine.stuck_fronts import end_stuck_fronts
 from flover_backend.runtime_dir import FileLock
+from flover_backend.thread_names import tell_kernel_the_name
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,7 @@ class Connections:
         os.eventfd_write(self._wake_fd, 1)
 
     def _run(self) -> None:
+        tell_kernel_the_name()
         try:
             while not self._closing.is_set():
                 self._turn()

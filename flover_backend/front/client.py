@@ -35,6 +35,7 @@ from flover_backend.errors import EngineFailed
 from flover_backend.front.loading import LoadedEngine, await_ready
 from flover_backend.front.rendezvous import Attachment, EngineSpec, Log, attach
 from flover_backend.request import FinishReason, Request
+from flover_backend.thread_names import tell_kernel_the_name
 
 RECEIVE_BYTES = 1 << 18
 CLOSE_TIMEOUT_S = 5.0
@@ -197,6 +198,7 @@ class EngineClient:
             self._socket.sendall(frame)
 
     def _read(self, handler: EngineHandler) -> None:
+        tell_kernel_the_name()
         try:
             message = self._dispatch_until_end(handler)
         except Exception as error:  # NOTE: whatever it was, the requests must get their ends.

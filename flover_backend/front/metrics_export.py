@@ -19,6 +19,7 @@ from flover_backend import metric_families
 from flover_backend.channel import EngineInfo, Metrics
 from flover_backend.front.logs import Log
 from flover_backend.metric_families import Family, series
+from flover_backend.thread_names import tell_kernel_the_name
 
 
 def label_sets(family: Family, info: EngineInfo) -> Iterator[dict[str, str]]:
@@ -123,6 +124,7 @@ class MetricsWriter:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        tell_kernel_the_name()
         while True:
             with self._news:
                 self._news.wait_for(lambda: self._leader or self._latest or self._is_over or self._closing)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from flover_backend.front.logs import Log
+from flover_backend.thread_names import tell_kernel_the_name
 
 
 class Periodic:
@@ -26,6 +27,7 @@ class Periodic:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        tell_kernel_the_name()
         while not self._stop.wait(self._interval_s):
             for chore in self._chores:
                 try:

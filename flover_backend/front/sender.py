@@ -10,6 +10,7 @@ import threading
 import time
 
 from flover_backend.front.interface import Servable
+from flover_backend.thread_names import tell_kernel_the_name
 
 
 class SenderPool:
@@ -40,5 +41,6 @@ class SenderPool:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
+        tell_kernel_the_name()
         while (stream := self._ready.get()) is not None:
             stream.serve()

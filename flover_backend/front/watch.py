@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from flover_backend.errors import EngineFailed
 from flover_backend.stub_memory import arguments_of, shared_memory_regions
+from flover_backend.thread_names import tell_kernel_the_name
 
 
 def server_pid(arguments: Sequence[str] | None = None) -> int:
@@ -55,6 +56,7 @@ class ServerWatch:
         os.close(self._pidfd)
 
     def _watch(self) -> None:
+        tell_kernel_the_name()
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         poll.register(self._stop_fd, select.POLLIN)

@@ -17,6 +17,8 @@ from benchmarks.suite.load.calls import Call, Mix, calls_of
 from benchmarks.suite.load.generator import send_calls
 from benchmarks.suite.workload import BenchRequest, Workload
 from benchmarks.suite.workloads import prompt_ids
+from benchmarks.through_triton.cpu import look
+from benchmarks.through_triton.profile import settings_of
 
 
 def workload(count: int, gap: float = 0.02, new: int = 12) -> Workload:
@@ -77,3 +79,20 @@ def test_the_command_shows_a_table_and_saves_every_request(server: LiveServer, t
     assert "first token p50, p99, ms" in done.stdout
     requests = json.loads(saved.read_text())["requests"]
     assert len(requests) == 12 and any(r["new_tokens"] < 32 for r in requests) and not any(r["error"] for r in requests)
+
+
+def test_cpu_time_is_told_apart_by_process_and_thread(server: LiveServer) -> None:
+    root = server.process.pid
+    before = look(root)
+    generate(Target(server.grpc_url), workload(8, gap=0.0, new=60), "triton", "llama-demo", processes=1)
+    spent = look(root).since(before)
+    assert {"front", "engine", "tritonserver"} <= spent.by_kind().keys()
+    assert {"main", "sender", "engine-client"} <= spent.by_thread("front").keys()
+    assert {"main", "engine-io"} <= spent.by_thread("engine").keys()
+    assert spent.by_kind()["engine"] > 0 and all(seconds >= 0 for seconds in spent.threads.values())
+    assert sum(spent.by_thread("front").values()) == pytest.approx(spent.by_kind()["front"])
+
+
+def test_the_profile_varies_one_number_at_a_time() -> None:
+    assert settings_of((1, 2, 4, 8), (1, 2, 4)) == [(1, 2), (2, 2), (4, 2), (8, 2), (4, 1), (4, 4)]
+    assert settings_of((1,), ()) == [(1, 2)]

@@ -67,7 +67,9 @@ def test_the_whole_command_on_the_cpu(tmp_path: Path) -> None:
 def test_a_wrong_part_is_told() -> None:
     done = run("--only", "bursts")
     assert done.returncode == 1
-    assert "--only is 'bursts'; allowed: burst, chat, pytriton" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        "--only is 'bursts'; allowed: burst, chat, pytriton, profile" in done.stderr and "Traceback" not in done.stderr
+    )
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
