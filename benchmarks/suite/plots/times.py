@@ -81,7 +81,8 @@ def draw_poisson(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
         mark = Series(f"overlap (fused in flight / {count:.0f})", LINE, shares, line="--", marker="s", words="{:.0f} %")
         lines_over(axes, "overlap, %", [mark], most=100)
     below = " / ".join(one.label.removeprefix("fused over ") for one in speed)
-    factor = f", times {results.scale:.3g} here" if results.scale != 1 else ""
+    scale = number(runs[0], "scale") or results.scale
+    factor = f", times {scale:.3g} here" if scale != 1 else ""
     axes.set_xlabel(f"mean gap in the paper{factor}" + (f"\nbelow it: fused over {below}" if below else ""))
     legend(figure)
     return figure
