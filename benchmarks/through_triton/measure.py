@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.pa.errors import MeasurementFailed
 from benchmarks.pa.run import Target
 from benchmarks.suite.layers.client import Analyzer, generate, warm_up
 from benchmarks.suite.layers.model import model_name
@@ -160,7 +161,9 @@ class Through:
             group = [count for count in bursts if max_rows_of(count) == keys]
             with self._served(keys) as (target, analyzer):
                 for count in group:
-                    yield self._measured("burst", count, target, analyzer, self._repeats(count, 3 if not keys else 2))
+                    one = self._measured("burst", count, target, analyzer, self._repeats(count, 3 if not keys else 2))
+                    if one.seen:
+                        yield one
                 if with_chat and not keys:
                     yield from self._chat(target, analyzer)
 
@@ -178,7 +181,11 @@ class Through:
         work = self.burst(count)
         seen = []
         for _ in range(repeats):
-            seen.append(seen_of(analyzer.run(target, work, self.asked.model), work))
+            try:
+                seen.append(seen_of(analyzer.run(target, work, self.asked.model), work))
+            except MeasurementFailed as error:
+                self._tell(f"{part} of {count}: NOT MEASURED: {error}")
+                continue
             self._tell(f"{part} of {count}: {in_words(seen[-1])}")
         return Measured(
             part=part, model=model_name(self.asked.model), streams=count, seen=seen, bare=self._bare.get(count, [])
@@ -194,7 +201,11 @@ class Through:
             "chat, own generator": lambda: generate(target, work, "triton", model),
         }
         for part, run in clients.items():
-            seen = seen_of(run(), work)
+            try:
+                seen = seen_of(run(), work)
+            except MeasurementFailed as error:
+                self._tell(f"{part}: NOT MEASURED: {error}")
+                continue
             self._tell(f"{part}: {in_words(seen)}")
             yield Measured(part=part, model=model, streams=count, seen=[seen])
 
@@ -205,7 +216,10 @@ class Through:
         with tempfile.TemporaryDirectory(prefix="flover-perf-") as libraries, layer:
             analyzer = Analyzer.find(asked.analyzer, Path(libraries), self._tell)
             generate(layer.target, warm_up(self.burst(4)), "pytriton", asked.model, 1)
-            return self._measured("pytriton", asked.pytriton_streams, layer.target, analyzer, asked.repeats)
+            measured = self._measured("pytriton", asked.pytriton_streams, layer.target, analyzer, asked.repeats)
+        if not measured.seen:
+            raise MeasurementFailed("PyTriton: no burst was measured; the lines above say why")
+        return measured
 
 
 def _grouped(streams: Sequence[int]) -> list[dict[str, int]]:

@@ -21,7 +21,7 @@ from benchmarks.suite.load.generator import percentiles, run_of, send_calls
 from benchmarks.suite.result import RequestResult, Run
 from benchmarks.suite.workload import BenchRequest, Workload
 
-EXPORT_TRIES = 3
+EXPORT_TRIES = 6
 LIMIT_S = 300.0
 WARM_UP = 4
 """Requests before the first that counts: a server's first ones meet cold connections and kernels."""
@@ -58,7 +58,7 @@ class Analyzer:
         return cls(PerfAnalyzer(path) if path else lay_out_perf_analyzer(libraries), tell)
 
     def measure(self, target: Target, workload: Workload) -> Experiment:
-        """Raises `MeasurementFailed`; an export that breaks off is measured again, three times in all."""
+        """Raises `MeasurementFailed`; an export that breaks off is measured again, six times in all."""
         with tempfile.TemporaryDirectory(prefix="flover-perf-") as folder:
             inputs, export, log = (Path(folder, name) for name in ("inputs.json", "profile.json", "log.txt"))
             inputs.write_text(json.dumps({"data": [_entry(request) for request in workload.requests]}))
