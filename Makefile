@@ -47,7 +47,7 @@ docs: setup ## write docs/configuration.md and docs/metrics.md from the code
 	@$(BIN)/python scripts/reference.py
 
 bench: setup ## fused against one after another, on this machine's CPU
-	@$(BIN)/flover bench
+	@$(BIN)/flover bench ratios
 
 bench-gpu: setup ## each line of docs/performance.md on this machine's GPU, with its bar
 	@$(BIN)/flover bench engine

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flover_backend.cli_exit import exit_status
 from flover_backend.engine.threads import set_thread_counts
-from flover_backend.errors import ConfigError, FloverError
+from flover_backend.errors import ConfigError
 
 if TYPE_CHECKING:
     from benchmarks.suite.workloads import Profile
@@ -29,14 +30,8 @@ def main(arguments: list[str] | None = None, name: str = "python -m benchmarks")
     """Entry point."""
     given = sys.argv[1:] if arguments is None else arguments
     _COMMAND[:] = [*name.split(), *given]
-    try:
+    with exit_status(name):
         app(given, prog_name=name)
-    except FloverError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"{name}: stopped; what was measured is in results.json (--rerender FOLDER)", file=sys.stderr)
-        sys.exit(130)
 
 
 @app.command()
@@ -73,7 +68,7 @@ def suite(
         typer.Option(help="What the paper's gaps are multiplied by.", show_default="lone request here over its own"),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="Leave out what does not fit.", show_default="9; 1.25 on a CPU")
+        float | None, typer.Option(min=0.1, help="Leave out what does not fit.", show_default="9.5; 1.25 on a CPU")
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Every column of the papers' figures, however long.")] = False,
     flover_config: Annotated[
@@ -93,6 +88,7 @@ def suite(
     from benchmarks.suite.table import markdown
     from flover_backend.engine.sizing import resolve_device
 
+    status = 0
     with progress() as tell:
         if rerender is not None:
             results, failed, folder = read_results(rerender), [], rerender
@@ -114,12 +110,18 @@ def suite(
             run = Suite(asked, shown, device, load_format, scale, flover, command, flover.keys if flover else {})
             folder = _new_folder(out)
             session = Session(run, folder, tell)
-            results, failed = session.run(), session.failed
-    _render(folder, failed)
+            try:
+                session.run()
+            except KeyboardInterrupt:
+                tell("stopped: what was measured so far is kept")
+                status = 130
+            results, failed = session.results, session.failed
+            status = status or int(bool(failed))
+    if results.runs:
+        _render(folder, failed)
     print(markdown(results, failed))
     print(f"results, table and pictures: {folder}")
-    if failed:
-        sys.exit(1)
+    sys.exit(status)
 
 
 def _render(folder: Path, failed: list[str]) -> None:

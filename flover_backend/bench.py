@@ -1,4 +1,4 @@
-"""`flover bench`: two CPU ratios of the bare engine on one model, greedy, measured side by side in one run.
+"""`flover bench ratios`: two CPU ratios of the bare engine on one model, greedy, measured side by side in one run.
 
 Fused against one after another: the same requests together and each alone on the same engine. Alone against
 transformers' generate: one request, same weights, same threads. Rounds are interleaved and the median is told, so

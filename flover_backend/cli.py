@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from flover_backend.cli_exit import exit_status
 from flover_backend.cli_options import model_json, with_model_json_flags
@@ -167,15 +168,34 @@ def demo(
     run(DemoOptions(requests, interval_ms, lengths, picture))
 
 
+class _BenchGroup(TyperGroup):
+    """What names none of its commands is the suite's: `flover bench --requests 8`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = ["suite", *args]
+        return super().parse_args(ctx, args)
+
+
 bench_app = typer.Typer(
-    help="Measure the bare engine: on the CPU (no further command), on a GPU (engine), or record a timeline (trace).",
-    invoke_without_command=True,
+    cls=_BenchGroup,
+    help="Measure: the suite of python -m benchmarks (no further command), two ratios on the CPU (ratios), the bare "
+    "engine on a GPU (engine), or record a timeline (trace).",
 )
 
 
-@bench_app.callback()
-def bench(
-    context: typer.Context,
+@bench_app.command(
+    "suite", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+)
+def bench_suite(context: typer.Context) -> None:
+    """The same requests served in several ways; every flag of python -m benchmarks. What bare flover bench runs."""
+    from flover_backend.clone import import_from_clone
+
+    import_from_clone("benchmarks.__main__").main(context.args, "flover bench")
+
+
+@bench_app.command("ratios")
+def bench_ratios(
     model: Annotated[
         Path | None, typer.Option(help="Hugging Face directory.", show_default="SmolLM2-135M-Instruct, fetched")
     ] = None,
@@ -185,12 +205,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 3,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch, on both sides.")] = None,
 ) -> None:
-    """Measure the bare engine on the CPU: fused against one after another, and alone against transformers.
-
-    On a GPU: flover bench engine, flover bench trace.
-    """
-    if context.invoked_subcommand is not None:
-        return
+    """Measure the bare engine on the CPU: fused against one after another, and alone against transformers."""
     from flover_backend.engine.threads import set_thread_counts
 
     set_thread_counts()

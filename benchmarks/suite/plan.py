@@ -81,11 +81,15 @@ class Asked:
 
 
 def plan(asked: Asked, scale: float, poisson_scale: float, vocab_size: int, max_model_len: int) -> list[Planned]:
-    """Every run, the most telling first. Chat prompts are cut where a sequence would exceed `max_model_len`."""
+    """Every run, the most telling first.
+
+    Prompts of chat mixes are cut where a sequence would exceed `max_model_len`; longer random totals are left out.
+    """
     made = functools.partial(_given, asked) if asked.given else functools.partial(
         _engine, asked, scale, poisson_scale, vocab_size
     )  # fmt: skip
     runs = [run for run in made() if run.way in asked.ways] if "engine" in asked.layers else []
+    runs = [run for run in runs if _fits(run.workload, max_model_len)]
     runs += [run for layer in asked.layers if layer != "engine" for run in _through(layer, asked, scale, vocab_size)]
     fitted = [Planned(run.layer, run.way, cut(run.workload, max_model_len), run.settings) for run in runs]
     return list({(run.layer, run.way, run.workload.name, repr(run.settings)): run for run in fitted}.values())
@@ -111,11 +115,11 @@ def _engine(asked: Asked, scale: float, poisson_scale: float, vocab_size: int) -
     yield from (Planned("engine", way, workload) for workload in mixed for way in ("fused", "none"))
     if random:
         yield Planned("engine", "instances", random[0])
-    yield from _batches(sizes, asked.ways, at_once[most], scale)
-    yield from _batches(sizes, asked.ways, spaced[most], scale)
     yield Planned("engine", "instances", spaced[most])
     for name in sizes.chat:
         yield from (Planned("engine", "fused", workload) for workload in chat_sweep(name, vocab_size, asked.chat_rates))
+    yield from _batches(sizes, asked.ways, at_once[most], scale)
+    yield from _batches(sizes, asked.ways, spaced[most], scale)
     yield from (Planned("engine", "instances", spaced[count]) for count in sorted(spaced))
     yield from (Planned("engine", "serial", workload) for _, workload in sorted(at_once.items()))
     yield from (Planned("engine", "fused", workload) for workload in at_once.values())
@@ -125,13 +129,17 @@ def _engine(asked: Asked, scale: float, poisson_scale: float, vocab_size: int) -
 
 
 def _batches(sizes: Profile, ways: Iterable[str], workload: Workload, scale: float) -> Iterator[Planned]:
-    """Batches run to completion, with each window (scaled as gaps are) and each size: the best is what counts."""
+    """Batches run to completion, with each window (scaled as gaps are) and each size: the best is what counts.
+
+    A burst is one batch without any wait: its best window is the shortest.
+    """
     if "dynamic" in ways:
-        for window in sizes.windows_ms:
+        comes_at_once = workload.requests[-1].at == 0.0
+        for window in sizes.windows_ms[: 1 if comes_at_once else None]:
             yield Planned("engine", "dynamic", workload, {"window_ms": window * scale})
     if "static" in ways:
-        for size in sizes.batch_sizes or (len(workload.requests),):
-            yield Planned("engine", "static", workload, {"batch_size": size})
+        for settings in [{"batch_size": size} for size in sizes.batch_sizes] or [{}]:
+            yield Planned("engine", "static", workload, settings)
 
 
 def _through(layer: str, asked: Asked, scale: float, vocab_size: int) -> Iterator[Planned]:
@@ -162,10 +170,17 @@ def promising(runs: Sequence[Planned], step_s: float, count: int = 2) -> list[Pl
     return [run for place, run in enumerate(runs) if place not in left_out]
 
 
+def _fits(workload: Workload, max_model_len: int) -> bool:
+    """Of a chat mix, after its prompts are cut."""
+    if workload.kind == "chat":
+        return all(request.new_tokens < max_model_len for request in workload.requests)
+    return all(len(request.prompt) + request.new_tokens <= max_model_len for request in workload.requests)
+
+
 def cut(workload: Workload, max_model_len: int) -> Workload:
     """Prompts shortened until each sequence fits; `facts` say how many were."""
     too_long = [len(r.prompt) + r.new_tokens > max_model_len for r in workload.requests]
-    if not any(too_long) or any(r.new_tokens >= max_model_len for r in workload.requests):
+    if not any(too_long):
         return workload
     requests = tuple(replace(r, prompt=r.prompt[: max_model_len - r.new_tokens]) for r in workload.requests)
     return replace(workload, requests=requests, facts=workload.facts | {"prompts_cut": sum(too_long)})

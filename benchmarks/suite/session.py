@@ -55,8 +55,11 @@ class Session:
     def __init__(self, suite: Suite, folder: Path, tell: Told) -> None:
         self._suite, self._folder, self._tell = suite, folder, tell
         self._started = time.perf_counter()
-        self._single_s: dict[str, float] = {}
         allow_many_streams()
+        self.single_s: dict[str, float] = {}
+        """A lone request's, by layer."""
+        self._pace: dict[str, float] = {}
+        """By way: what its last run took over its estimate, at least 1."""
         self._device = resolve_device(suite.device)
         machine = describe_machine(self._device)
         self.results = Results(
@@ -72,23 +75,32 @@ class Session:
         model: Shape | str = self._suite.flover.shape if self._suite.flover else self._suite.model
         with EngineWays(model, self._device, self._suite.load_format, self._tell, **self._suite.keys) as ways:
             runs, estimate = self._prepare(ways)
-            self._engine([run for run in runs if run.layer == "engine"], estimate, ways)
+            self.engine([run for run in runs if run.layer == "engine"], estimate, ways)
         self._layers([run for run in runs if run.layer != "engine"], estimate)
         self._save()
         return self.results
 
-    def _engine(self, runs: list[Planned], estimate: Estimate, ways: EngineWays) -> None:
+    def engine(self, runs: list[Planned], estimate: Estimate, ways: EngineWays) -> None:
         """What fits by estimate, and of the rest what then still fits."""
+        late: list[Planned] = []
         while runs:
             kept, runs = within(runs, estimate, self._left_s())
             if not kept:
-                self._tell(f"left out, for the time they take (--minutes): {', '.join(run.title for run in runs)}")
-                return
+                late += runs
+                break
             seconds = sum(estimate.seconds(run) for run in kept)
             self._tell(f"{len(kept)} runs, about {seconds:.0f} s" + (f"; {len(runs)} more may fit" if runs else ""))
             self._tell.expect(seconds)
             for planned in kept:
+                left_s = self._left_s()
+                if left_s is not None and estimate.seconds(planned) * self._pace.get(planned.way, 1.0) > left_s:
+                    late.append(planned)
+                    continue
+                started = time.perf_counter()
                 self._one(planned, estimate, ways)
+                self._pace[planned.way] = max(1.0, (time.perf_counter() - started) / estimate.seconds(planned))
+        if late:
+            self._tell(f"left out, for the time they take (--minutes): {', '.join(run.title for run in late)}")
 
     def _left_s(self) -> float | None:
         """Of the budget."""
@@ -103,10 +115,14 @@ class Session:
         self.results.kv_bytes_per_token = ways.kv_bytes_per_token
         products = ", ".join(f"{rows}: {ms:.3f}" for rows, ms in probe.products_ms.items())
         self._tell(f"copy bandwidth {probe.copy_bandwidth / 1e12:.3f} TB/s; weight products by rows, ms: {products}")
+        if sizes.total > ways.max_model_len:
+            raise ConfigError(
+                f"requests of {sizes.total} tokens; {ways.name} allows {ways.max_model_len}: give --total"
+            )
         lone = burst(1, sizes, ways.vocab_size)
         single_s = ways.single(lone)
         estimate = Estimate(single_s, lone.requests[0].new_tokens, _growth(probe.products_ms))
-        self._single_s = {"engine": single_s}
+        self.single_s = {"engine": single_s}
         _, paper = paper_of(ways.name)
         scale = self._suite.scale or single_s / paper.single_s
         self.results.scale = scale
@@ -132,7 +148,7 @@ class Session:
             except Exception as error:
                 self._miss(planned, error)
                 return
-        run.single_s = self._single_s["engine"]
+        run.single_s = self.single_s["engine"]
         self._add(run)
 
     def _layers(self, runs: Sequence[Planned], estimate: Estimate) -> None:
@@ -152,8 +168,8 @@ class Session:
                     self._miss(planned, error)
                     return
             if planned.workload.name == LONE:
-                self._single_s[planned.layer] = run.wall_s
-            run.single_s = self._single_s.get(planned.layer)
+                self.single_s[planned.layer] = run.wall_s
+            run.single_s = self.single_s.get(planned.layer)
             self._tell(f"{planned.title}: {run.wall_s:.3f} s")
             self._add(run)
 

@@ -92,7 +92,7 @@ def resolve_bench_device(name: str) -> torch.device:
     """As the engine resolves it, but that a CPU must be asked for: these models are too large for one."""
     device = resolve_device(name)
     if device.type == "cpu" and name != "cpu":
-        raise ConfigError("this measures an NVIDIA GPU, and torch sees none; on a CPU: flover bench")
+        raise ConfigError("this measures an NVIDIA GPU, and torch sees none; on a CPU: flover bench ratios")
     return device
 
 

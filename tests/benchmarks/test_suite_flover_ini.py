@@ -156,3 +156,13 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no INI file"):
         read_flover_config(tmp_path / "odd.ini")
     assert all(KEYS.values())
+
+
+def test_the_documents_table_says_what_becomes_of_each_key() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md").read_text()
+    rows = {
+        f"| {'the section of `model_type`' if section == 'MODEL' else f'`[{section}]`'} | `{key}` | {what} |"
+        for section, keys in KEYS.items()
+        for key, what in keys.items()
+    }
+    assert rows <= set(page.splitlines())

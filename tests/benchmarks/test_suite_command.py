@@ -1,0 +1,163 @@
+"""`python -m benchmarks` end to end on the CPU with a bundled model, and what its command line refuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.suite import figures
+from benchmarks.suite.bars import bars
+from benchmarks.suite.plan import Asked, Estimate, Planned
+from benchmarks.suite.progress import progress
+from benchmarks.suite.session import Session, Suite, read_results, write_results
+from benchmarks.suite.table import markdown
+from benchmarks.suite.ways import EngineWays
+from benchmarks.suite.workloads import burst, profile
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["--model", "llama-demo", "--device", "cpu", "--requests", "1,3", "--poisson", "20", "--total", "20"]
+
+
+def status_of(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        command.main(list(arguments))
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("suite") / "run"
+    rates = ["--rates", "60", "--minutes", "5"]
+    assert status_of(*SMALL, *rates, "--out", str(out), "--ways", "fused,none,serial,instances,dynamic,static") == 0
+    return out
+
+
+def test_it_leaves_results_a_table_and_pictures(folder: Path) -> None:
+    results = read_results(folder)
+    assert {run.way for run in results.runs} == {"fused", "none", "serial", "instances", "dynamic", "static"}
+    assert {run.kind for run in results.runs} == {"constant", "poisson", "random-totals", "chat"}
+    assert all(run.single_s and run.layer == "engine" and run.model == "llama-demo" for run in results.runs)
+    for run in results.runs:
+        assert not any(request.error for request in run.requests)
+        assert len(run.requests) == run.facts["num_requests"]
+    assert results.commit and results.machine["torch"] and results.copy_bandwidth > 0 and results.products_ms[1] > 0
+    assert results.command.startswith("python -m benchmarks --model llama-demo")
+    assert {"results.json", "table.md", "overall-time.png", "poisson.png", "reorder-gain.png", "rows.png"} <= {
+        path.name for path in folder.iterdir()
+    }
+
+
+def test_gaps_are_scaled_by_the_lone_request(folder: Path) -> None:
+    results = read_results(folder)
+    run = next(run for run in results.runs if run.workload == "constant-500ms-3")
+    assert run.single_s is not None and results.scale == pytest.approx(run.single_s / 9.1)
+    assert run.facts["gap_ms"] == pytest.approx(500 * results.scale)
+
+
+def test_the_table_shows_the_runs_ratios_and_the_papers(folder: Path) -> None:
+    results, text = read_results(folder), (folder / "table.md").read_text()
+    fused = next(run for run in results.runs if (run.workload, run.way) == ("constant-500ms-3", "fused"))
+    apart = figures.twin(results.runs, fused, "instances")
+    assert apart is not None
+    line = next(line for line in text.splitlines() if line.startswith("| 3 | 500 ms"))
+    assert f"| {fused.wall_s:.3f} s | {apart.wall_s:.3f} s | {apart.wall_s / fused.wall_s:.2f} x |" in line
+    titles = [line[3:].split(";")[0] for line in text.splitlines() if line.startswith("## ")]
+    assert titles == [
+        "Overall time by number of requests",
+        "Bursts",
+        "Poisson arrivals",
+        "Reordering, random totals",
+        "Batches run to completion, and one after another",
+        "Chat mix",
+    ]
+    assert "11.2 x" in text
+
+
+def test_rerender_makes_the_same_again(folder: Path) -> None:
+    table, picture = folder / "table.md", folder / "poisson.png"
+    before = table.read_text()
+    table.unlink()
+    picture.unlink()
+    assert status_of("--rerender", str(folder)) == 0
+    assert table.read_text() == before and picture.exists()
+
+
+def test_bars_are_for_13b_alone_and_can_be_missed(folder: Path) -> None:
+    results = read_results(folder)
+    assert bars(results) == []
+    for run in results.runs:
+        run.model, run.workload = "13b", run.workload.replace("-3", "-32")
+    held = {line[0]: line[-1] for line in bars(results)}
+    assert held["burst of 32, one after another over fused"] == "MISSED", "three requests are never 23 x faster"
+    results.runs = [run for run in results.runs if run.way == "fused"]
+    assert {line[-1] for line in bars(results)} >= {"not measured"}
+    assert "## Bars of LLaMA-13B" in markdown(results)
+
+
+def test_a_run_that_fails_is_told_and_the_rest_go_on(tmp_path: Path) -> None:
+    sizes = profile("cpu").shortened(16)
+    with progress() as tell, EngineWays("llama-demo", "cpu", "auto", lambda line: None) as ways:
+        session = Session(Suite(Asked(sizes), "llama-demo", "cpu"), tmp_path, tell)
+        session.single_s["engine"] = 1.0
+        workload = burst(2, sizes, ways.vocab_size)
+        bad = Planned("engine", "dynamic", workload, {"batch_size": 10**6})
+        session.engine([bad, Planned("engine", "fused", workload)], Estimate(0.1, 8), ways)
+    assert len(session.failed) == 1 and "batch_size" in session.failed[0]
+    assert [run.way for run in read_results(tmp_path).runs] == ["fused"]
+    write_results(session.results, tmp_path)
+    assert "## Failed" in markdown(session.results, session.failed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["--ways", "fussed"], 2, "--ways 'fussed'; allowed: fused, none, serial"),
+        (["--layers", "http"], 2, "--layers 'http'; allowed: engine, triton"),
+        (["--requests", "1.5"], 2, "--requests 1.5; allowed: whole numbers"),
+        (["--poisson", "-3"], 2, "--poisson '-3'; allowed: numbers above 0"),
+        (["--model", "nothing"], 1, "'nothing'"),
+        (["--model", "llama-demo", "--total", "4096"], 1, "llama-demo allows 2048: give --total"),
+        (["--rerender", "/nowhere"], 1, "/nowhere"),
+        (["--flover-config", "/nowhere.ini"], 1, "--flover-config /nowhere.ini cannot be read"),
+    ],
+)
+def test_what_is_refused(
+    arguments: list[str], status: int, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = [] if "--rerender" in arguments else ["--device", "cpu", "--out", str(tmp_path / "new")]
+    assert status_of(*arguments, *place) == status
+    assert says in " ".join(capsys.readouterr().err.split())
+
+
+def test_results_are_never_mixed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(*SMALL, "--out", str(folder)) == 1
+    assert "which is not empty; give a new folder" in capsys.readouterr().err
+
+
+def test_flover_bench_is_the_same_command_from_any_folder(tmp_path: Path) -> None:
+    flover = [sys.executable, "-m", "flover_backend.cli", "bench"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    answer = subprocess.run(
+        [*flover, "--ways", "fussed"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert answer.returncode == 2 and "--ways 'fussed'; allowed: fused" in " ".join(answer.stderr.split())
+    listed = subprocess.run(
+        [*flover, "--help"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert all(f"\n  {name} " in listed.stdout for name in ("suite", "ratios", "engine", "trace"))
+
+
+def test_without_a_clone_the_error_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flover_backend import clone
+    from flover_backend.errors import ConfigError
+
+    monkeypatch.setattr(clone, "HERE", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="from a clone of the repository run: python -m benchmarks"):
+        clone.import_from_clone("benchmarks.__main__")
