@@ -39,6 +39,8 @@ LAYERS = {
 LINE = "#222222"
 SMALL = 9
 DPI = 130
+_CROWDED = 36
+"""Places of bars beyond which their values do not fit side by side."""
 _GROUP = 0.82
 """Share of a group's place that its bars fill."""
 _LINES_FROM, _LINES_GAP, _LINES_TO = 0.66, 0.07, 0.93
@@ -102,15 +104,16 @@ def order(way: str) -> int:
 def bars(axes: Any, groups: Sequence[str], series: Sequence[Series]) -> None:
     """Bars side by side, one group a label, values written above them; the upper part is left to lines."""
     width = _GROUP / max(len(series), 1)
+    upright = 90 if len(groups) * (len(series) + 1) > _CROWDED else 0
     for place, one in enumerate(series):
         offset = (place - (len(series) - 1) / 2) * width
         shown = [(group + offset, value) for group, value in enumerate(one.values) if value is not None]
         drawn = axes.bar(
             [x for x, _ in shown], [value for _, value in shown], width * 0.94, color=one.colour, label=one.label
         )
-        axes.bar_label(drawn, [digits(value) for _, value in shown], padding=2, fontsize=SMALL)
+        axes.bar_label(drawn, [digits(value) for _, value in shown], padding=2, fontsize=SMALL, rotation=upright)
     most = max((value for one in series for value in one.values if value is not None), default=1.0)
-    axes.set_ylim(0, most / _LINES_FROM * 1.12)
+    axes.set_ylim(0, most / _LINES_FROM * (1.22 if upright else 1.12))
     axes.set_yticks([tick for tick in MaxNLocator(6).tick_values(0, most) if 0 <= tick <= most * 1.05])
     axes.set_xticks(range(len(groups)), groups)
     axes.set_xlim(-0.6, len(groups) - 0.4)

@@ -25,6 +25,8 @@ from benchmarks.suite.result import Results, Run
 
 _BASELINES = ("instances", "serial")
 _BAR_INCHES = 0.42
+_MOST_INCHES = 13.0
+"""Of a panel: more bars get narrower ones, whose values stand upright."""
 
 
 def choose_overall(group: Group) -> list[Run]:
@@ -37,8 +39,13 @@ def draw_overall(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
     gaps = values(runs, "paper_gap_ms") or [0.0]
     panels = [[run for run in runs if (number(run, "paper_gap_ms") or 0.0) == gap] for gap in gaps]
     widths = [_width(panel, "num_requests") for panel in panels]
-    figure = canvas(_title("Overall time by number of requests", results, group), max(9.0, sum(widths) + 2), 5.4)
-    grid = figure.add_gridspec(1, len(panels), width_ratios=widths)
+    what, beside = _title("Overall time by number of requests", results, group), sum(widths) < _MOST_INCHES
+    if beside:
+        figure = canvas(what, max(9.0, sum(widths) + 2), 5.4)
+        grid = figure.add_gridspec(1, len(panels), width_ratios=widths)
+    else:
+        figure = canvas(what, max(9.0, *widths) + 1, 1.2 + 4.4 * len(panels))
+        grid = figure.add_gridspec(len(panels), 1)
     for place, (gap, panel) in enumerate(zip(gaps, panels, strict=True)):
         axes = figure.add_subplot(grid[place])
         counts = values(panel, "num_requests")
@@ -73,14 +80,14 @@ def draw_poisson(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
     ticks = []
     for place, gap in enumerate(gaps):
         times = [value for one in speed if (value := one.values[place]) is not None]
-        ticks.append(f"{gap:g} ms\n" + " / ".join(f"{value:.1f}x" for value in times))
+        ticks.append(f"{gap:g} ms\n" + "\n".join(f"{value:.1f}x" for value in times))
     _bars(axes, runs, ticks, gaps, at)
     fused = [at.get((_fused(runs), gap)) for gap in gaps]
     shares = [None if run is None else overlap(run) * 100 for run in fused]
     if any(share is not None for share in shares):
         mark = Series(f"overlap (fused in flight / {count:.0f})", LINE, shares, line="--", marker="s", words="{:.0f} %")
         lines_over(axes, "overlap, %", [mark], most=100)
-    below = " / ".join(one.label.removeprefix("fused over ") for one in speed)
+    below = ", then over ".join(one.label.removeprefix("fused over ") for one in speed)
     scale = number(runs[0], "scale") or results.scale
     factor = f", times {scale:.3g} here" if scale != 1 else ""
     axes.set_xlabel(f"mean gap in the paper{factor}" + (f"\nbelow it: fused over {below}" if below else ""))
@@ -161,7 +168,7 @@ def _ratio(ours: Run | None, base: Run | None) -> float | None:
 
 
 def _width(runs: Sequence[Run], fact: str) -> float:
-    return max(3.2, _BAR_INCHES * len(values(runs, fact)) * (len(series_of(runs)) + 0.8))
+    return min(_MOST_INCHES, max(3.2, _BAR_INCHES * len(values(runs, fact)) * (len(series_of(runs)) + 0.8)))
 
 
 def _title(what: str, results: Results, group: Group) -> str:
