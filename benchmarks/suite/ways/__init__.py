@@ -100,7 +100,8 @@ class EngineWays:
     def run(self, way: str, workload: Workload, *, on_tokens: OnTokens | None = None, **settings: Any) -> Run:
         """Serve the workload. Settings by way:
 
-        instances: `instances` (default: the number of requests, at most `MAX_INSTANCES`). static, dynamic:
+        instances: `instances` (default: one a request, at most `MAX_INSTANCES`; on a CPU one a core, since more only
+        take turns). static, dynamic:
         `batch_size` (default 32). dynamic: `window_ms` (default 50). The run's settings name them, and of instances on
         a GPU `host_share` (apart.py). Another engine than the run before is made anew (fused, serial, static and
         dynamic share one), which takes seconds and is in no time of the run. `on_tokens` hears every token that
@@ -129,7 +130,7 @@ class EngineWays:
     ) -> tuple[Served, dict[str, Any]]:
         requests = workload.requests
         if way == "instances":
-            count = int(settings.get("instances", min(len(requests), MAX_INSTANCES)))
+            count = int(settings.get("instances", min(len(requests), self._engines.most_instances)))
             return self._serve_apart(way, self._instances(count, workload), workload, on_tokens)
         engine = self._fused(workload, **({"reorder": "none"} if way == "none" else {}))
         if way == "serial":

@@ -123,6 +123,11 @@ class Engines:
             new.append(self._engines[-1])
         return self._engines[:count], new
 
+    @property
+    def most_instances(self) -> int:
+        """That gain anything by being there at the same time."""
+        return MAX_INSTANCES if self.device.type == "cuda" else min(MAX_INSTANCES, len(os.sched_getaffinity(0)))
+
     def unload(self) -> None:
         """Give the engines' memory back; the weights stay."""
         self._kind, self._engines, self._limits = (), [], None
