@@ -156,7 +156,7 @@ class TritonServer:
         install = find_triton()
         self.folder = Path(tempfile.mkdtemp(prefix="flover-server-"))
         lay_out_backends(self.folder, install)
-        lay_out_repository(self.folder, self.options.name, self.options.instance_count(), self.options.config)
+        self.lay_out_models()
         self.ports = choose_ports(self.options)
         self._process = subprocess.Popen(
             [str(install.binary), *self.arguments()],
@@ -172,6 +172,10 @@ class TritonServer:
         self._log = ServerLog(
             self._process.stdout, self.options.show, self.options.show_own_lines, self.options.log_file
         )
+
+    def lay_out_models(self) -> None:
+        """Write the model repository, `models`, into the folder of the run."""
+        lay_out_repository(self.folder, self.options.name, self.options.instance_count(), self.options.config)
 
     def arguments(self) -> list[str]:
         """The server's command line."""

@@ -82,8 +82,8 @@ def through_triton(
         analyzer=perf_analyzer,
         instances=instances,
         profile_streams=profile_streams,
-        counts=_numbers(counts, "--counts"),
-        senders=_numbers(senders, "--senders"),
+        counts=numbers(counts, "--counts"),
+        senders=numbers(senders, "--senders"),
         keys={"sender_threads": sender_threads} if sender_threads else {},
     )
     folder = out or Path("out", "through_triton", time.strftime("%Y%m%d-%H%M%S"))
@@ -154,12 +154,13 @@ def _parts(only: str | None, model: str) -> tuple[str, ...]:
 def _streams(text: str | None, model: str) -> tuple[int, ...]:
     if text is None:
         return STREAMS.get(model, (1, 32))
-    return _numbers(text, "--streams")
+    return numbers(text, "--streams")
 
 
-def _numbers(text: str, flag: str) -> tuple[int, ...]:
-    if not all(part.isdecimal() and int(part) > 0 for part in text.split(",")):
-        raise MeasurementFailed(f"{flag} is {text!r}; allowed are numbers from 1 on, such as 1,4,8")
+def numbers(text: str, flag: str, least: int = 1) -> tuple[int, ...]:
+    """`(1, 4)` for `1,4`, each once. Raises `MeasurementFailed` naming the flag."""
+    if not all(part.isdecimal() and int(part) >= least for part in text.split(",")):
+        raise MeasurementFailed(f"{flag} is {text!r}; allowed are whole numbers from {least} on, such as 1,4,8")
     return tuple(dict.fromkeys(map(int, text.split(","))))
 
 

@@ -12,7 +12,9 @@ from live_server import LiveServer
 
 from benchmarks.pa.errors import MeasurementFailed
 from benchmarks.pa.run import Target
+from benchmarks.suite.layers import open_layer
 from benchmarks.suite.layers.client import generate
+from benchmarks.suite.layers.triton_own.layer import plain_config
 from benchmarks.suite.load.calls import Call, Mix, calls_of
 from benchmarks.suite.load.generator import send_calls
 from benchmarks.suite.workload import BenchRequest, Workload
@@ -96,3 +98,22 @@ def test_cpu_time_is_told_apart_by_process_and_thread(server: LiveServer) -> Non
 def test_the_profile_varies_one_number_at_a_time() -> None:
     assert settings_of((1, 2, 4, 8), (1, 2, 4)) == [(1, 2), (2, 2), (4, 2), (8, 2), (4, 1), (4, 4)]
     assert settings_of((1,), ()) == [(1, 2)]
+
+
+@pytest.mark.slow
+def test_tritons_own_ways_answer_every_request_at_the_end_of_its_batch() -> None:
+    asked = workload(6, gap=0.0, new=10)
+    with open_layer("triton-dynamic", "llama-demo", "auto", print, window_ms=300.0, batch_size=6) as layer:
+        run = layer.run(asked)
+    assert [(r.new_tokens, r.error) for r in run.requests] == [(10, "")] * 6
+    assert (run.way, run.layer, run.num_responses) == ("dynamic", "triton-dynamic", 6)
+    with open_layer("triton-instances", "llama-demo", "auto", print, instances=2) as layer:
+        run = layer.run(asked)
+    assert [(r.new_tokens, r.error) for r in run.requests] == [(10, "")] * 6
+    assert run.settings == {"instances": 2}
+
+
+def test_a_plain_models_configuration() -> None:
+    text = plain_config(1, 32, 0.5)
+    assert "max_batch_size: 32" in text and "max_queue_delay_microseconds: 500 " in text
+    assert "dynamic_batching" not in plain_config(8, 1, None) and "count: 8" in plain_config(8, 1, None)

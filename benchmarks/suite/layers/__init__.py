@@ -17,7 +17,7 @@ from benchmarks.suite.result import Run
 from benchmarks.suite.workload import Workload
 from flover_backend.errors import ConfigError
 
-LAYERS = ("triton", "pytriton", "perf_analyzer")
+LAYERS = ("triton", "pytriton", "perf_analyzer", "triton-instances", "triton-dynamic")
 
 
 class Layer(Protocol):
@@ -38,8 +38,15 @@ def open_layer(
     from benchmarks.suite.layers.analyzer import PerfAnalyzerLayer
     from benchmarks.suite.layers.program import PyTritonLayer
     from benchmarks.suite.layers.server import TritonLayer
+    from benchmarks.suite.layers.triton_own.layer import TritonDynamicLayer, TritonInstancesLayer
 
-    kinds: dict[str, Any] = {"triton": TritonLayer, "pytriton": PyTritonLayer, "perf_analyzer": PerfAnalyzerLayer}
+    kinds: dict[str, Any] = {
+        "triton": TritonLayer,
+        "pytriton": PyTritonLayer,
+        "perf_analyzer": PerfAnalyzerLayer,
+        "triton-instances": TritonInstancesLayer,
+        "triton-dynamic": TritonDynamicLayer,
+    }
     if layer not in kinds:
         raise ConfigError(f"layer {layer!r}; allowed: {', '.join(LAYERS)}")
     opened: AbstractContextManager[Layer] = kinds[layer](model, load_format, tell, **settings)

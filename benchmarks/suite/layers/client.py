@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from benchmarks.suite.load.generator import percentiles, run_of, send_calls
 from benchmarks.suite.result import RequestResult, Run
 from benchmarks.suite.workload import BenchRequest, Workload
 
+PERF_ANALYZER = "PERF_ANALYZER"
+"""Environment variable: a binary that finds its libraries by itself."""
 EXPORT_TRIES = 6
 LIMIT_S = 300.0
 WARM_UP = 4
@@ -39,9 +42,9 @@ def generate(
     return run_of(workload, calls, answers, layer, model, settings)
 
 
-def warm_up(workload: Workload) -> Workload:
+def warm_up(workload: Workload, count: int = WARM_UP) -> Workload:
     """A few short requests like those of a workload, at once."""
-    few = [BenchRequest(0.0, r.prompt, min(r.new_tokens, 16)) for r in workload.requests[:WARM_UP]]
+    few = [BenchRequest(0.0, r.prompt, min(r.new_tokens, 16)) for r in workload.requests[:count]]
     return Workload("warm-up", "constant", tuple(few))
 
 
@@ -54,8 +57,9 @@ class Analyzer:
 
     @classmethod
     def find(cls, path: Path | None, libraries: Path, tell: Callable[[str], None]) -> Analyzer:
-        """`path`, or the one of the tritonclient wheel with its libraries linked into a folder."""
-        return cls(PerfAnalyzer(path) if path else lay_out_perf_analyzer(libraries), tell)
+        """`path`, else $PERF_ANALYZER, else the tritonclient wheel's, with its libraries linked into a folder."""
+        named = path or os.environ.get(PERF_ANALYZER)
+        return cls(PerfAnalyzer(Path(named)) if named else lay_out_perf_analyzer(libraries), tell)
 
     def measure(self, target: Target, workload: Workload) -> Experiment:
         """Raises `MeasurementFailed`; an export that breaks off is measured again, six times in all."""

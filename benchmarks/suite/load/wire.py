@@ -13,6 +13,7 @@ from benchmarks.suite.load.calls import Call
 
 METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 IDS = "output_ids"
+BATCHED = ("input_ids", "max_tokens")
 
 
 def request_bytes(call: Call, model: str) -> bytes:
@@ -26,7 +27,9 @@ def request_bytes(call: Call, model: str) -> bytes:
         ("ignore_eos", "BOOL", struct.pack("<?", True), 1),
     )
     for name, datatype, raw, length in tensors:
-        message.inputs.add(name=name, datatype=datatype, shape=[length])
+        if call.batched and name not in BATCHED:
+            continue
+        message.inputs.add(name=name, datatype=datatype, shape=[1, length] if call.batched else [length])
         message.raw_input_contents.append(raw)
     message.outputs.add(name=IDS)
     content: bytes = message.SerializeToString()

@@ -1,0 +1,118 @@
+"""`python -m benchmarks.triton_own`: Triton's own instances and dynamic batching beside fused serving, once.
+
+Each is given several settings and shown at its best one. Exit status: 0 done; 1 an error, told in words; 2 the command
+line is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from benchmarks.suite.layers import open_layer
+from benchmarks.suite.result import Run
+from benchmarks.suite.workload import BenchRequest, Workload
+from benchmarks.suite.workloads import prompt_ids
+from benchmarks.through_triton.__main__ import numbers
+from benchmarks.through_triton.measure import vocab_size
+from flover_backend.errors import FloverError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point."""
+    try:
+        app(arguments, prog_name="python -m benchmarks.triton_own")
+    except FloverError as error:
+        print(f"triton_own: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def triton_own(
+    *,
+    model: Annotated[str, typer.Option(help="A shape of which --instances fit, a bundled model, or a directory.")] = (
+        "gptj-6b"
+    ),
+    requests: Annotated[int, typer.Option(min=1, help="Of a workload.")] = 32,
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")] = 8,
+    new: Annotated[int, typer.Option(min=1, help="New tokens of each request.")] = 504,
+    gaps: Annotated[str, typer.Option(help="Milliseconds between requests, several by commas; 0 is a burst.")] = "0,50",
+    instances: Annotated[str, typer.Option(help="Counts of instance_group.")] = "1,4,8",
+    delays: Annotated[str, typer.Option(help="Milliseconds of dynamic_batching's queue delay.")] = "0,50,500",
+    batch_size: Annotated[int, typer.Option(min=1, help="Largest batch of dynamic_batching.")] = 32,
+    out: Annotated[Path | None, typer.Option(help="Folder of results.", show_default="out/triton_own/TIME")] = None,
+) -> None:
+    """The same requests fused, on concurrent instances, and in dynamic batches, all through Triton."""
+    vocabulary = vocab_size(model)
+    works = [workload(requests, prompt, new, gap, vocabulary) for gap in numbers(gaps, "--gaps", least=0)]
+    layers: list[tuple[str, dict[str, Any]]] = [("triton", {})]
+    layers += [("triton-instances", {"instances": count}) for count in numbers(instances, "--instances")]
+    layers += [
+        ("triton-dynamic", {"window_ms": float(delay), "batch_size": batch_size})
+        for delay in numbers(delays, "--delays", least=0)
+    ]
+    folder = out or Path("out", "triton_own", time.strftime("%Y%m%d-%H%M%S"))
+    folder.mkdir(parents=True, exist_ok=True)
+    runs: list[Run] = []
+    for layer, settings in layers:
+        with open_layer(layer, model, "auto", _tell, **settings) as opened:
+            for work in works:
+                runs.append(opened.run(work))
+                _tell(f"{layer}, {work.name}: {runs[-1].wall_s:.3f} s")
+        (folder / "triton_own.json").write_bytes(msgspec.json.format(msgspec.json.encode(runs)))
+    text = markdown(runs)
+    (folder / "triton_own.md").write_text(text)
+    print(f"{text}\nsaved in {folder}")
+
+
+def workload(count: int, prompt: int, new: int, gap_ms: int, vocabulary: int) -> Workload:
+    """Equal requests, a constant gap apart."""
+    ids = prompt_ids([prompt] * count, vocabulary, 1)
+    made = tuple(BenchRequest(i * gap_ms / 1e3, one, new) for i, one in enumerate(ids))
+    facts = {"num_requests": count, "gap_ms": gap_ms, "max_total": prompt + new, "seed": 1}
+    return Workload(f"constant-{gap_ms}ms-{count}" if gap_ms else f"burst-{count}", "constant", made, facts)
+
+
+def markdown(runs: list[Run]) -> str:
+    """Each workload's ways, each at the setting with the least time; times over the fused one's."""
+    lines = [
+        "| workload | way | best setting | wall | of fused | mean latency | others |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(run.workload for run in runs):
+        of_name = [run for run in runs if run.workload == name]
+        fused = min(run.wall_s for run in of_name if run.layer == "triton")
+        for layer in dict.fromkeys(run.layer for run in of_name):
+            best, *others = sorted((run for run in of_name if run.layer == layer), key=lambda run: run.wall_s)
+            failed = sum(bool(one.error) for one in best.requests)
+            latency = sum(one.end - one.at for one in best.requests) / len(best.requests)
+            cells = [
+                name,
+                f"{best.way}, {layer}",
+                _words(best) + (f", {failed} FAILED" if failed else ""),
+                f"{best.wall_s:.3f} s",
+                f"{best.wall_s / fused:.2f} x",
+                f"{latency:.3f} s",
+                "; ".join(f"{_words(run)}: {run.wall_s:.3f} s" for run in others) or "–",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _words(run: Run) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in run.settings.items()) or "defaults"
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
