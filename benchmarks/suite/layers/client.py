@@ -38,7 +38,8 @@ def generate(
     answers = send_calls(target, calls, processes)
     settings: dict[str, Any] = {"processes": processes} if processes else {}
     if mix:
-        settings |= {"cancel_share": mix.cancel_share, "whole_share": mix.whole_share}
+        shares = {"cancel_share": mix.cancel_share, "whole_share": mix.whole_share}
+        settings |= {name: share for name, share in shares.items() if share}
     return run_of(workload, calls, answers, layer, model, settings)
 
 
