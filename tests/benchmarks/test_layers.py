@@ -52,7 +52,7 @@ def test_cancelled_refused_and_whole_answers_stand_beside_streams(server: LiveSe
     assert cancelled.cancelled and not cancelled.code and 3 <= cancelled.num_tokens < 400
     assert at_once.cancelled and at_once.num_tokens < 400
     assert (whole.num_tokens, len(whole.times)) == (9, 1)
-    assert refused.code == "INVALID_ARGUMENT" and "max_tokens" in refused.message and not refused.num_tokens
+    assert refused.code == "INVALID_ARG" and "max_tokens" in refused.message and not refused.num_tokens
 
 
 def test_a_mix_follows_from_its_seed() -> None:

@@ -42,7 +42,7 @@ class Answer:
     tokens: Counts = field(default_factory=lambda: np.empty(0, np.int32))
     """int32 [responses]: how many tokens it held."""
     code: str = ""
-    """gRPC's status of a request that failed, such as UNAVAILABLE; empty for others, cancelled ones too."""
+    """Of a request that failed, such as UNAVAILABLE or INVALID_ARG; empty for others, cancelled ones too."""
     message: str = ""
     cancelled: bool = False
     """By `Call.cancel_after`."""

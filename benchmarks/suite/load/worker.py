@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -23,8 +24,8 @@ OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
 )
-METADATA = (("triton_grpc_error", "true"),)
-"""A failure ends the stream with gRPC's status, in place of a text alone."""
+CODE = re.compile(r"\[([A-Z_]+)\]$")
+"""At the end of an error's text: a stream of Triton carries no other code."""
 
 
 def work(
@@ -58,7 +59,7 @@ async def _work(
     async with grpc.aio.insecure_channel(url, options=OPTIONS) as channel:
         await asyncio.wait_for(channel.channel_ready(), connect_timeout_s)
         open_stream = channel.stream_stream(METHOD, request_serializer=None, response_deserializer=None)
-        metadata = (*METADATA, *headers)
+        metadata = tuple(headers)
         gc.collect()
         gc.disable()  # a pause of the client would count as the server's
         pipe.send("ready")
@@ -125,7 +126,8 @@ class _Stream:
             try:
                 counts.append(num_tokens(response))
             except ValueError as error:
-                self._code, self._text = self._code or "UNKNOWN", str(error)
+                found = CODE.search(str(error))
+                self._code, self._text = found[1] if found else self._code or "UNKNOWN", str(error)
                 break
         # NOTE: an empty last response only ends the request, as PyTriton's does.
         if len(counts) > 1 and not counts[-1]:
