@@ -39,15 +39,20 @@ def main() -> None:
     print(in_words(facts["machine"]), flush=True)
     if spec["probes"]:
         facts |= _probe(device, spec["product_rows"])
+    runs = _measure(config, spec["workloads"]) if spec["workloads"] else {}
+    Path(sys.argv[2]).write_bytes(msgspec.json.encode(facts | {"runs": runs}, enc_hook=str))
+
+
+def _measure(config: ModelJson, workloads: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     engine, _ = load_engine(config, resolve_model_dir(config.model, Path.cwd()), lambda stage, fraction: None)
     runs: dict[str, list[dict[str, Any]]] = {}
-    for work in spec["workloads"]:
+    for work in workloads:
         arrivals = [Arrival(at, prompt, new) for at, prompt, new in work["requests"]]
         drive(engine, [Arrival(0.0, one.prompt, min(one.new_tokens, WARM_TOKENS)) for one in arrivals])
         runs[work["name"]] = [_figures(drive(engine, arrivals)) for _ in range(work["repeats"])]
         walls = ", ".join(f"{one['wall_s']:.3f}" for one in runs[work["name"]])
         print(f"bare engine, {work['name']}: {walls} s", flush=True)
-    Path(sys.argv[2]).write_bytes(msgspec.json.encode(facts | {"runs": runs}, enc_hook=str))
+    return runs
 
 
 def _probe(device: torch.device, rows: list[int]) -> dict[str, Any]:

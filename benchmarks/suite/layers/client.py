@@ -23,7 +23,7 @@ from benchmarks.suite.result import RequestResult, Run
 from benchmarks.suite.workload import BenchRequest, Workload
 
 PERF_ANALYZER = "PERF_ANALYZER"
-"""Environment variable: a binary that finds its libraries by itself."""
+"""Environment variable: a binary, whose libraries may lie beside it."""
 EXPORT_TRIES = 6
 LIMIT_S = 300.0
 WARM_UP = 4
@@ -60,7 +60,10 @@ class Analyzer:
     def find(cls, path: Path | None, libraries: Path, tell: Callable[[str], None]) -> Analyzer:
         """`path`, else $PERF_ANALYZER, else the tritonclient wheel's, with its libraries linked into a folder."""
         named = path or os.environ.get(PERF_ANALYZER)
-        return cls(PerfAnalyzer(Path(named)) if named else lay_out_perf_analyzer(libraries), tell)
+        if not named:
+            return cls(lay_out_perf_analyzer(libraries), tell)
+        binary = Path(named).absolute()
+        return cls(PerfAnalyzer(binary, binary.parent), tell)
 
     def measure(self, target: Target, workload: Workload) -> Experiment:
         """Raises `MeasurementFailed`; an export that breaks off is measured again, six times in all."""
