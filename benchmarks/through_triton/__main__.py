@@ -60,6 +60,9 @@ def through_triton(
     profile_streams: Annotated[int, typer.Option(min=1, help="Of the burst of --only profile.")] = 256,
     counts: Annotated[str, typer.Option(help="Numbers of fronts for --only profile.")] = "1,2,4,8",
     senders: Annotated[str, typer.Option(help="Numbers of sender threads for --only profile.")] = "1,2,4",
+    prefill_token_budget: Annotated[
+        int | None, typer.Option(min=1, help="Of the engine, bare and served.", show_default="as flover serve")
+    ] = None,
     engine_python: Annotated[
         Path | None, typer.Option(envvar=ENGINE_PYTHON, help="Interpreter with torch.", show_default="this one")
     ] = None,
@@ -70,6 +73,7 @@ def through_triton(
     if engine_python:
         os.environ[ENGINE_PYTHON] = str(engine_python)
     parts = _parts(only, model)
+    keys = {"sender_threads": sender_threads, "prefill_token_budget": prefill_token_budget}
     asked = Asked(
         model,
         _streams(streams, model) if "burst" in parts else (),
@@ -84,7 +88,7 @@ def through_triton(
         profile_streams=profile_streams,
         counts=numbers(counts, "--counts"),
         senders=numbers(senders, "--senders"),
-        keys={"sender_threads": sender_threads} if sender_threads else {},
+        keys={name: value for name, value in keys.items() if value is not None},
     )
     folder = out or Path("out", "through_triton", time.strftime("%Y%m%d-%H%M%S"))
     folder.mkdir(parents=True, exist_ok=True)
