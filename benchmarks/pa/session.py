@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from benchmarks.pa.binary import PerfAnalyzer, lay_out_perf_analyzer
-from benchmarks.pa.errors import BrokenExport, MeasurementFailed
+from benchmarks.pa.complete import until_complete
+from benchmarks.pa.errors import MeasurementFailed
 from benchmarks.pa.export import read_export
 from benchmarks.pa.figures import figures
 from benchmarks.pa.inputs import Entry, Lengths, Prompts, make_entries
@@ -29,7 +31,6 @@ from flover_backend.server import ServerOptions, TritonServer
 from flover_backend.stop_signals import StopSignals
 
 EXPORT, LOG, INPUTS = "profile.json", "perf_analyzer.log", "inputs.json"
-EXPORT_TRIES = 3
 PROMPTS_BY_TIME = 64
 """Different requests when their number is not known; perf_analyzer starts again when they are used up."""
 
@@ -101,22 +102,22 @@ def _run(
     line = command(analyzer, target, folder / INPUTS, export, [*load.arguments, *plan.passed_on])
     (folder / "command.txt").write_text(without_secrets(line) + "\n")
     probe.send(max(entries, key=_size), plan.limit_s)
-    for tries_left in reversed(range(EXPORT_TRIES)):
+
+    def measure() -> None:
         with show_progress(console, load, probe) as tell:
 
-            def on_tick(seconds: float, tell: Callable[[float], None] = tell) -> None:
+            def on_tick(seconds: float) -> None:
                 signals.check()
                 tell(seconds)
 
             run(analyzer, line, folder / LOG, plan.limit_s, on_tick)
-        try:
-            return read_results(export, load.label, load.words, folder)
-        except BrokenExport as error:
-            if not tries_left:
-                raise
-            console.print(f"measuring again: {error}", markup=False, highlight=False, soft_wrap=True)
-            export.unlink(missing_ok=True)
-    raise AssertionError("the last try returns or raises")
+
+    return until_complete(
+        measure,
+        lambda: read_results(export, load.label, load.words, folder),
+        export,
+        partial(console.print, markup=False, highlight=False, soft_wrap=True),
+    )
 
 
 def read_results(export: Path, label: str, words: str, folder: Path) -> list[Result]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from pa_command import measure
 from pa_exports import request, tokens, write
 
 from benchmarks import perf_analyzer
+from benchmarks.load import load
 from benchmarks.pa.modes import Mode
+from benchmarks.through_triton.__main__ import through_triton
+from benchmarks.triton_own import triton_own
 from flover_backend.cli_options import flag_of
 
 
@@ -70,14 +74,36 @@ def test_an_export_of_several_experiments_is_read(tmp_path: Path, capsys: pytest
     assert "concurrency 2" in capsys.readouterr().out
 
 
-def test_the_page_names_no_flag_that_does_not_exist() -> None:
-    page = (ROOT / "docs" / "measuring.md").read_text().split("## genai-perf")[0]
-    signature = inspect.signature(perf_analyzer.perf_analyzer).parameters
-    ours = {flag_of(name) for name in signature} | {"--perf-analyzer"}
-    passed_on = {"--max-threads", "--warmup-request-count", "--stability-percentage", "--max-trials"}
+def page_sections() -> dict[str, str]:
+    """Heading -> text of docs/measuring.md; what comes before the first is `""`."""
+    first, *sections = (ROOT / "docs" / "measuring.md").read_text().split("\n## ")
+    return {"": first} | dict(section.split("\n", 1) for section in sections)
+
+
+def flags_of(*commands: Callable[..., Any]) -> set[str]:
+    return {flag_of(name) for command in commands for name in inspect.signature(command).parameters}
+
+
+@pytest.mark.parametrize(
+    ("headings", "allowed"),
+    [
+        (
+            ("", "Modes", "What comes out", "Pitfalls of perf_analyzer 2.51"),
+            flags_of(perf_analyzer.perf_analyzer)
+            | {"--perf-analyzer", "--max-threads", "--warmup-request-count", "--stability-percentage", "--max-trials"},
+        ),
+        (("A load generator of our own",), flags_of(load)),
+        (("Through Triton, beside the bare engine",), flags_of(through_triton, triton_own)),
+    ],
+)
+def test_the_page_names_no_flag_that_does_not_exist(headings: tuple[str, ...], allowed: set[str]) -> None:
+    page = "".join(page_sections()[heading] for heading in headings)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page))
-    assert named - passed_on <= ours
-    assert {f"`{mode.value}" for mode in Mode} <= set(re.findall(r"`[a-z]+", page))
+    assert named and named <= allowed
+
+
+def test_the_page_names_every_mode() -> None:
+    assert {f"`{mode.value}" for mode in Mode} <= set(re.findall(r"`[a-z]+", page_sections()["Modes"]))
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from pa_command import measure
 
 from benchmarks.pa import modes
 from benchmarks.pa.binary import lay_out_perf_analyzer
+from benchmarks.pa.complete import until_complete
 from benchmarks.pa.errors import MeasurementFailed
 from benchmarks.pa.export import read_export
 from benchmarks.pa.inputs import Lengths, Prompts, make_entries
@@ -94,8 +95,10 @@ def test_gaps_follow_the_file(server: LiveServer, tmp_path: Path) -> None:
     inputs.write_text(json.dumps({"data": make_entries(12, Prompts(Lengths(3, 3)), Lengths(4, 4), 1, 0.0)}))
     analyzer = lay_out_perf_analyzer(tmp_path / "libraries")
     load = modes.intervals(gaps, "gaps", "gaps", Extent(12))
-    run(analyzer, command(analyzer, Target(server.grpc_url), inputs, export, load.arguments), tmp_path / "log", 60)
-    (experiment,) = read_export(export)
+    line = command(analyzer, Target(server.grpc_url), inputs, export, load.arguments)
+    (experiment,) = until_complete(
+        lambda: run(analyzer, line, tmp_path / "log", 60), lambda: read_export(export), export, print
+    )
     sent = [one.sent for one in experiment.requests]
     assert len(sent) == 12
     # Four at once, then a pause: the third four come 1.8 s after the first, and never earlier.
@@ -115,10 +118,14 @@ def test_an_empty_last_response_of_a_real_server_is_left_out(
     analyzer = lay_out_perf_analyzer(tmp_path / "libraries")
     arguments = ["--concurrency-range", "2", "--request-count", "6"]
     line = command(analyzer, Target(server.grpc_url, late_final), inputs, export, arguments)
-    run(analyzer, line, tmp_path / "log", 60)
+    (result,) = until_complete(
+        lambda: run(analyzer, line, tmp_path / "log", 60),
+        lambda: read_results(export, "late", "late", tmp_path),
+        export,
+        print,
+    )
     stored = json.loads(export.read_text())["experiments"][0]["requests"]
     assert {len(request["response_timestamps"]) for request in stored} == {6}
-    (result,) = read_results(export, "late", "late", tmp_path)
     assert (result.figures.num_empty_finals, result.figures.num_tokens, result.figures.num_responses) == (6, 30, 30)
 
 

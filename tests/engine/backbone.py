@@ -98,6 +98,20 @@ def traffics(draw: st.DrawFn, vocab_size: int, num_requests: tuple[int, ...] = (
     )
 
 
+def shortage(vocab_size: int) -> Traffic:
+    """Four long requests, the last twofold, where hardly two fit: rows are preempted whatever is drawn elsewhere.
+
+    Hypothesis's draws depend on which modules are loaded, `derandomize` or not: it mixes in the constants it finds.
+    """
+    source = random.Random(1)
+    visits = []
+    for key in range(4):
+        prompt = [source.randrange(vocab_size) for _ in range(60)]
+        params = SamplingParams(max_tokens=60, temperature=0.7, seed=key, ignore_eos=True, n=1 + key // 3)
+        visits.append(Visit(make_request(key, prompt, params), arrival=0))
+    return Traffic(visits, max_rows=5, num_blocks=24, budget=50, max_block_moves=3)
+
+
 def _held_blocks(engine: Engine) -> dict[int, list[int]]:
     """By row, as the plan just made assumes; entries behind a row's blocks may be anything."""
     scheduler = engine.scheduler

@@ -12,8 +12,8 @@ from collections import Counter
 import pytest
 import tiny_gptj
 import tiny_llama
-from backbone import Backbone, Traffic, traffics
-from hypothesis import HealthCheck, given, settings
+from backbone import Backbone, Traffic, shortage, traffics
+from hypothesis import HealthCheck, example, given, settings
 
 from flover_backend.bundled import path_of
 
@@ -50,6 +50,7 @@ def check(backbone: Backbone, reorder: str, depth: int, examples: int, num_reque
         max_examples=examples, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
     )
     @given(traffics(backbone.model.vocab_size, num_requests))
+    @example(shortage(backbone.model.vocab_size))
     def run(traffic: Traffic) -> None:
         backbone.check(traffic, reorder, depth)
 

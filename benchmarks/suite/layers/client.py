@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pa.binary import PerfAnalyzer, lay_out_perf_analyzer
-from benchmarks.pa.errors import BrokenExport
+from benchmarks.pa.complete import until_complete
 from benchmarks.pa.export import Experiment, Request, read_export
 from benchmarks.pa.run import Target, command, run
 from benchmarks.suite.load.calls import Mix, calls_of
@@ -24,7 +24,6 @@ from benchmarks.suite.workload import BenchRequest, Workload
 
 PERF_ANALYZER = "PERF_ANALYZER"
 """Environment variable: a binary, whose libraries may lie beside it."""
-EXPORT_TRIES = 6
 LIMIT_S = 300.0
 WARM_UP = 4
 """Requests before the first that counts: a server's first ones meet cold connections and kernels."""
@@ -71,16 +70,12 @@ class Analyzer:
             inputs, export, log = (Path(folder, name) for name in ("inputs.json", "profile.json", "log.txt"))
             inputs.write_text(json.dumps({"data": [_entry(request) for request in workload.requests]}))
             line = command(self.binary, target, inputs, export, _load(workload, Path(folder)))
-            for tries_left in reversed(range(EXPORT_TRIES)):
-                run(self.binary, line, log, LIMIT_S)
-                try:
-                    return next(one for one in read_export(export) if one.requests)
-                except BrokenExport as error:
-                    if not tries_left:
-                        raise
-                    self.tell(f"measuring again: {error}")
-                    export.unlink(missing_ok=True)
-        raise AssertionError("the last try returns or raises")
+            return until_complete(
+                lambda: run(self.binary, line, log, LIMIT_S),
+                lambda: next(one for one in read_export(export) if one.requests),
+                export,
+                self.tell,
+            )
 
     def run(self, target: Target, workload: Workload, model: str) -> Run:
         """The measured requests as the suite keeps them."""
