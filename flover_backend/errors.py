@@ -4,15 +4,20 @@ from __future__ import annotations
 
 
 class FloverError(Exception):
-    """Base of all. `code` is the name of the Triton error code that a client sees."""
+    """Base of all. `code` is the name of the Triton error code that a client sees.
+
+    `reason`: what metrics and logs call it.
+    """
 
     code = "INTERNAL"
+    reason = "internal"
 
 
 class InvalidRequest(FloverError):
     """The request is wrong; nothing was queued."""
 
     code = "INVALID_ARG"
+    reason = "invalid_arg"
 
 
 class DoesNotFit(InvalidRequest):
@@ -23,12 +28,14 @@ class QueueFull(FloverError):
     """The bounded queue is full; the text holds its depth."""
 
     code = "UNAVAILABLE"
+    reason = "queue_full"
 
 
 class Draining(FloverError):
     """The server is draining: new requests are refused."""
 
     code = "UNAVAILABLE"
+    reason = "draining"
 
 
 class EngineFailed(FloverError):

@@ -55,7 +55,7 @@ class ServerOptions:
     show: Callable[[str], None] = lambda line: None
     """Called from a thread with each warning and error."""
     show_own_lines: bool = False
-    """`show` gets what this backend tells, too: its configuration, its memory, each drain."""
+    """`show` gets what this backend tells, too: its configuration, its memory, each drain; not each request."""
 
     def instance_count(self) -> int:
         """The number of fronts."""

@@ -11,6 +11,13 @@ from typing import IO
 
 # Triton writes I, W or E, month and day, time, process, source, message; our own lines come the same way.
 _HEAD = re.compile(r"^([IWE])\d{4} \d\d:\d\d:\d\d\.\d+ \d+ ([\w.]+):\d+\] \"?(.*?)\"?$")
+# A line of this backend: of a front as text, of a front or the engine as JSON (a front's escaped within Triton's head).
+_OWN = re.compile(r'flover |\{\\?"time\\?": ')
+# The lines that tell of requests; there may be thousands.
+_REQUEST = re.compile(
+    r'flover \S+(?: v\d+)?: request(?:s refused)? \w+=|\{.*\\"message\\": \\"request(?:s refused)?\\"'
+)
+_BARE_JSON = re.compile(r'^\{"time": [\d.]+, "level": "(\w+)", "engine": ')
 # What a Python backend's `initialize` raised; Triton appends where.
 _LOAD_ERROR = re.compile(
     r"^failed to load '.*?' version \d+: (?:\w+: )?(?:TritonModelException: )?(.*?)(?:\\n\\nAt:.*)?$"
@@ -57,10 +64,13 @@ class ServerLog:
                 self._show(line)
 
     def _wanted(self, line: str) -> bool:
-        """Warnings and errors, and own lines if asked for; a line without a head goes with the one before it."""
+        """Warnings and errors, and own lines but requests' if asked for; a line without a head goes with its last."""
         head = _HEAD.match(line)
         if head:
             if head[3] == _NO_CUDA_DRIVER:
                 return False
-            self._shown = head[1] != "I" or (self._own_lines and head[3].startswith("flover "))
+            told = self._own_lines and _OWN.match(head[3]) and not _REQUEST.match(head[3])
+            self._shown = head[1] != "I" or bool(told)
+        elif bare := _BARE_JSON.match(line):
+            self._shown = self._own_lines or bare[1] != "info"
         return self._shown

@@ -5,18 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from flover_backend.errors import Draining, FloverError, InvalidRequest, QueueFull
-
-_REASONS: tuple[tuple[type[FloverError], str], ...] = (
-    (InvalidRequest, "invalid_arg"),
-    (QueueFull, "queue_full"),
-    (Draining, "draining"),
-)
-
-
-def rejection_reason(error: FloverError) -> str:
-    """The label under which a refusal is counted."""
-    return next((name for kind, name in _REASONS if isinstance(error, kind)), "internal")
+from flover_backend.errors import FloverError
 
 
 class FrontCounters:
@@ -36,9 +25,8 @@ class FrontCounters:
 
     def rejected(self, error: FloverError) -> None:
         """A request was refused before the engine saw it."""
-        reason = rejection_reason(error)
         with self._lock:
-            self._rejected[reason] = self._rejected.get(reason, 0) + 1
+            self._rejected[error.reason] = self._rejected.get(error.reason, 0) + 1
 
     def flush(self) -> None:
         """Report, if there is anything."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from typing import Any, Literal
 
 Level = Literal["info", "warn", "error"]
+
+_PLAIN = re.compile(r"[\w.:/+,@-]+", re.ASCII)
 
 
 class Log:
@@ -42,10 +45,12 @@ class Log:
         if self._json:
             record = {"time": time.time(), "level": level, "front": self.front_name, "message": message, **fields}
             return json.dumps(record, default=str)
-        # NOTE: strings are quoted, as a request's id is its client's and must not forge a line.
-        pairs = "".join(f" {name}={_quoted(value)}" for name, value in fields.items())
+        pairs = "".join(f" {name}={_quoted(value)}" for name, value in fields.items() if value is not None)
         return f"flover {self.front_name}: {message}{pairs}"
 
 
 def _quoted(value: object) -> str:
-    return json.dumps(value) if isinstance(value, str) else str(value)
+    # NOTE: what is more than a word is quoted: a request's id is its client's, and must not forge a line or a field.
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) else json.dumps(value)
+    return json.dumps(value) if isinstance(value, bool) else str(value)

@@ -2,7 +2,7 @@
 
 Puts the parts together (parser, tokenizer, streams, senders, cancellation, counters, metrics); each part owns its
 own resource. Knows Triton only through `Incoming`. Threads: Triton's (`accept`), a small pool that tokenizes, the
-client's reader (the `on_...` methods), the senders', and one for chores.
+client's reader (the `on_...` methods), the senders', one for chores, and one that writes the requests' log lines.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from flover_backend.front.live import LiveRequests
 from flover_backend.front.logs import Log
 from flover_backend.front.parse import Arrays, ParsedRequest, RequestParser, check_ids, sampling_params
 from flover_backend.front.periodic import Periodic
+from flover_backend.front.request_log import FLUSH_INTERVAL_S, RequestLog
 from flover_backend.front.sequence import Sequence, TokenLogprob
 from flover_backend.front.stops import StopFinder
 from flover_backend.front.stream import Cancelled, Stream
@@ -72,8 +73,10 @@ class FrontService:
         self._counters = FrontCounters(client.front_stats)
         self._senders = senders
         self._tokenizing = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
+        self._requests = RequestLog(log)
         chores: list[Callable[[], None]] = [CancellationSweep(self._live, self._cancel), self._counters.flush]
         self._chores = Periodic(SWEEP_INTERVAL_S, chores, log)
+        self._log_writer = Periodic(FLUSH_INTERVAL_S, [self._requests.flush], log)
 
     def accept(self, responder: Replies, copy_out: Callable[[], Incoming]) -> None:
         """Take a request in; its responses, refusals too, come from the sender threads. Does not raise or block.
@@ -81,7 +84,7 @@ class FrontService:
         `copy_out` is called at most once, before this returns; not for a request that there is no room for.
         """
         arrival_time = time.monotonic()
-        stream = Stream(self._client.next_key(), responder, self)
+        stream = Stream(self._client.next_key(), responder, self, arrival_time)
         self._live.add(stream)
         try:
             self._admission.enter()
@@ -125,8 +128,9 @@ class FrontService:
         if not stream.start(parsed.outputs, sequences, len(prompt_ids), token_bytes, eager=eager):
             return
         if "seed" not in parsed.values and params.temperature > 0:
-            self.log.info("seed drawn", request=stream.key, request_id=stream.request_id, seed=params.seed)
+            stream.drawn_seed = params.seed
         deadline = None if parsed.deadline_s is None else arrival_time + parsed.deadline_s
+        stream.accepted = True
         self._client.submit(
             Request(
                 key=stream.key,
@@ -155,6 +159,7 @@ class FrontService:
         return FloverError(f"the request could not be read: {error}")
 
     def _refuse(self, stream: Stream, error: FloverError) -> None:
+        stream.accepted = False
         if stream.end(error):
             self._counters.rejected(error)
 
@@ -182,6 +187,7 @@ class FrontService:
 
     def closed(self, stream: Stream, *, abandoned: bool) -> None:
         """The request has had its FINAL."""
+        self._requests.ended(stream.ending())
         self._live.remove(stream.key)
         if abandoned:
             self._client.cancel(stream.key)
@@ -200,7 +206,8 @@ class FrontService:
         """The engine ended the request as a whole."""
         stream = self._live.get(key)
         if stream is not None:
-            stream.end(_error_of(code, message))
+            stream.accepted = stream.accepted and reason != "refused"
+            stream.end(_error_of(code, message, reason))
 
     def on_status(self, status: Status) -> None:
         """The queue became full, or has room again, or a drain began."""
@@ -231,29 +238,33 @@ class FrontService:
         self._admission.update(Status(num_waiting_requests=0, num_waiting_tokens=0, accepting=False, draining=True))
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
         for stream in self._live.all():
-            if stream.end(_error_of("UNAVAILABLE", "the model is being unloaded")):
+            if stream.end(_error_of("UNAVAILABLE", "the model is being unloaded", "shutdown")):
                 self._client.cancel(stream.key)
         if not self._live.wait_until_empty(CLOSE_STREAMS_S):
             self.log.warn(f"{len(self._live.all())} requests did not end within {CLOSE_STREAMS_S} s")
         self._counters.flush()
-        parts = (self._chores, self._senders, self._metrics)
+        parts = (self._chores, self._senders, self._metrics, self._log_writer)
         late = [type(part).__name__ for part in parts if not part.close(CLOSE_THREADS_S)]
         if late:
             self.log.warn(f"{', '.join(late)} did not end within {CLOSE_THREADS_S} s")
+        for stream in self._live.all():
+            self._requests.ended(stream.ending())
+        self._requests.flush(last=True)
         self._client.close()
 
 
 class _Coded(FloverError):
     """An error whose code was given by the engine."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, reason: str) -> None:
         super().__init__(message)
         self.code = code
+        self.reason = reason
 
 
-def _error_of(code: str, message: str) -> FloverError:
+def _error_of(code: str, message: str, reason: str) -> FloverError:
     if code == Cancelled.code:
         return Cancelled(message)
     if code == InvalidRequest.code:
         return InvalidRequest(message)
-    return _Coded(code, message)
+    return _Coded(code, message, reason)

@@ -11,6 +11,7 @@ stream, one at a time; news that gathered while the previous response was being 
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,7 +21,8 @@ from flover_backend.front.detokenizer import TokenBytes
 from flover_backend.front.interface import Replies
 from flover_backend.front.logs import Log
 from flover_backend.front.parse import OutputOptions
-from flover_backend.front.responses import content
+from flover_backend.front.request_log import Ending
+from flover_backend.front.responses import content, finish_name
 from flover_backend.front.sequence import Sequence, TokenLogprob
 from flover_backend.request import FinishReason
 
@@ -29,6 +31,13 @@ class Cancelled(FloverError):
     """The client went away."""
 
     code = "CANCELLED"
+    reason = "cancelled"
+
+
+class SendFailed(FloverError):
+    """Triton would not take a response."""
+
+    reason = "send_failed"
 
 
 class StreamOwner(Protocol):
@@ -63,9 +72,13 @@ class _News:
 class Stream:
     """The one ordered queue of a request's responses."""
 
-    def __init__(self, key: int, responder: Replies, owner: StreamOwner) -> None:
+    def __init__(self, key: int, responder: Replies, owner: StreamOwner, arrival_time: float) -> None:
+        """`arrival_time`: `time.monotonic()` seconds."""
         self.key = key
+        self.arrival_time = arrival_time
         self.request_id = ""
+        self.drawn_seed: int | None = None
+        self.accepted = False
         self._responder = responder
         self._owner = owner
         self._options = OutputOptions(stream=False)
@@ -75,6 +88,7 @@ class Stream:
         self._lock = threading.Lock()
         self._news: list[_News] = []
         self._error: FloverError | None = None
+        self._first_token_time: float | None = None
         self._scheduled = False
         self._closed = False
         self._eager = True
@@ -113,6 +127,8 @@ class Stream:
         with self._lock:
             if self.has_ended:
                 return
+            if self._first_token_time is None and token_ids:
+                self._first_token_time = time.monotonic()
             self._news.append(_News(index, token_ids, logprobs, finish))
             self._num_open -= finish != FinishReason.NONE
             schedule = self._must_schedule()
@@ -146,6 +162,29 @@ class Stream:
         self._settle(closed)
         if closed:
             self._owner.closed(self, abandoned=abandoned)
+
+    def ending(self) -> Ending:
+        """How the request ended, for the log."""
+        finished = bool(self._sequences) and all(sequence.finish for sequence in self._sequences)
+        if self._error is None or (finished and not isinstance(self._error, SendFailed)):
+            reason, code = ",".join(dict.fromkeys(finish_name(one.finish) for one in self._sequences)), "OK"
+        else:
+            reason, code = self._error.reason, self._error.code
+        return Ending(
+            self.key,
+            self.request_id,
+            reason,
+            code,
+            self.accepted,
+            self._options.stream,
+            max(1, len(self._sequences)),
+            self._num_input_tokens,
+            sum(sequence.num_tokens for sequence in self._sequences),
+            self.arrival_time,
+            self._first_token_time,
+            time.monotonic(),
+            self.drawn_seed,
+        )
 
     def _ask_to_be_served(self, schedule: bool) -> None:
         if schedule:
@@ -195,9 +234,10 @@ class Stream:
 
     def _abandon(self, problem: Exception) -> None:
         self._owner.log.error(f"request {self.key}: its response could not be sent: {problem!r}")
+        self._error = SendFailed(f"the response could not be sent: {problem}")
         if self._responder.closed:
             return
         try:
-            self._responder.fail(FloverError(f"the response could not be sent: {problem}"))
+            self._responder.fail(self._error)
         except Exception as second:
             self._owner.log.error(f"request {self.key}: nor could the error be sent: {second!r}")

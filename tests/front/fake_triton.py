@@ -102,6 +102,7 @@ class InferenceRequest:
     requested: tuple[str, ...] = ("text_output", "output_ids")
     sender: ResponseSender = field(default_factory=ResponseSender)
     timeout_us: int = 0
+    id: str = "r1"
 
     def timeout(self) -> int:
         return self.timeout_us
@@ -110,7 +111,7 @@ class InferenceRequest:
         return [Tensor(name, array) for name, array in self.arrays.items()]
 
     def request_id(self) -> str:
-        return "r1"
+        return self.id
 
     def parameters(self) -> str:
         return json.dumps(self.request_parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from typing import Any
 
@@ -52,10 +53,19 @@ class FrontHost:
             self.closed = True
             self.service.close()
 
+    def log_lines(self, message: str = "request") -> list[dict[str, str]]:
+        """The fields of the front's lines that say `message`, once it has ended."""
+        self.close()
+        head = f"flover front_0: {message} "
+        lines = [line.removeprefix(head) for level, line in Logger.lines if level == "info" and line.startswith(head)]
+        return [dict(pair.split("=", 1) for pair in shlex.split(line)) for line in lines]
+
     def send(self, request: InferenceRequest) -> ResponseSender:
         def copy_out() -> Incoming:
             wants_text = "text_output" in request.requested_output_names()
-            return Incoming(request.arrays, request.parameters(), wants_text, timeout_us=request.timeout())
+            return Incoming(
+                request.arrays, request.parameters(), wants_text, request.request_id(), timeout_us=request.timeout()
+            )
 
         self.service.accept(Responder(self.pb_utils, request.sender), copy_out)
         return request.sender

@@ -6,7 +6,6 @@ import json
 
 import pytest
 from fake_triton import Logger
-from front_host import FrontHost
 
 from flover_backend.front.logs import Log
 
@@ -37,10 +36,3 @@ def test_a_client_cannot_forge_a_line() -> None:
     Logger.lines = []
     Log("f", "text", Logger).info("seed drawn", request_id="a\nflover f: ready")
     assert Logger.lines == [("info", 'flover f: seed drawn request_id="a\\nflover f: ready"')]
-
-
-def test_a_drawn_seed_is_logged_and_the_prompt_is_not(host: FrontHost) -> None:
-    request = host.accepted("Once")
-    lines = [line for _, line in Logger.lines]
-    assert any(f"seed={request.params.seed}" in line for line in lines)
-    assert not any("Once" in line for line in lines)

@@ -24,13 +24,15 @@ def test_so_many_fronts_share_one_engine(server: LiveServer, count: int) -> None
     load(server, name)
     assert len(engines_of(server, name)) == 1
     before = settled(server)
-    # A seed that the front draws is logged with its name: so many lines, so many requests.
     parameters = {"max_tokens": TOKENS, "ignore_eos": True}
     calls = [Call(server.grpc_url, arrays_of([5, 6], parameters), name) for _ in range(REQUESTS)]
     assert [len(ids_of(call.rest())) for call in calls] == [TOKENS] * REQUESTS
-    spread = Counter(re.findall(rf"flover {name}_0_(\d) v1: seed drawn", server.log()))
-    assert sum(spread.values()) == REQUESTS
-    assert sorted(spread) == [str(number) for number in range(count)], "a front got no request"
+
+    def spread() -> Counter[str]:  # each front has its line of each of its requests
+        return Counter(re.findall(rf"flover {name}_0_(\d) v1: request key=", server.log()))
+
+    wait_for(lambda: sum(spread().values()) == REQUESTS)
+    assert sorted(spread()) == [str(number) for number in range(count)], "a front got no request"
 
     def grown(family: str, **labels: str) -> float:
         label = series(family, name, **labels)
