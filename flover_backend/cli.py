@@ -72,6 +72,16 @@ def _absolute(model: str | None) -> str | None:
     return model
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def drain(context: typer.Context) -> None:
+    """Let a tritonserver finish what it runs and refuse the rest, as a preStop hook does: flover drain --help."""
+    from flover_backend.drain import main as run
+
+    run(context.args, "flover drain")
+
+
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the model goes on from, or with --chat the question.")],

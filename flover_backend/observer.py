@@ -7,10 +7,12 @@ for engine in find_engines(server_pid):
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from flover_backend.channel import (
@@ -36,6 +38,7 @@ from flover_backend.runtime_dir import Description, EngineFiles, described_engin
 
 RECEIVE_BYTES = 1 << 18
 ANSWER_TIMEOUT_S = 30.0
+LEAVE_TIMEOUT_S = 2.0
 DRAIN_GRACE_S = 10.0
 """Beyond a drain's own timeout: the iterations that run, and the answer."""
 
@@ -50,9 +53,9 @@ class FoundEngine:
         self.description = description
 
 
-def find_engines(server_pid: int | None = None) -> list[FoundEngine]:
-    """The engines of one tritonserver, or of all servers of this user."""
-    return [FoundEngine(files, description) for files, description in described_engines(server_pid)]
+def find_engines(server_pid: int | None = None, directories: Sequence[Path] | None = None) -> list[FoundEngine]:
+    """The engines of one tritonserver, or of all servers of this user; `directories`: where else to look for them."""
+    return [FoundEngine(files, description) for files, description in described_engines(server_pid, directories)]
 
 
 class EngineObserver:
@@ -76,17 +79,35 @@ class EngineObserver:
         on_loading: Callable[[Loading], None] = lambda loading: None,
     ) -> EngineObserver:
         """Connect and wait until the engine is loaded; `load_timeout_s` bounds the time between its news."""
+        observer = cls.open(engine, name)
+        try:
+            observer.info = observer._await(Ready, load_timeout_s, on_loading).info
+        except BaseException:
+            observer.close()
+            raise
+        return observer
+
+    @classmethod
+    def open(cls, engine: FoundEngine, name: str = "observer") -> EngineObserver:
+        """Connect to an engine that may be loading: only `begin_drain`, `is_loaded` and `await_drained` then."""
         connection = engine.files.connect()
         if connection is None:
             raise EngineFailed(f"no engine listens on {engine.files.socket_path}")
         observer = cls(connection)
         try:
             observer._send(Hello(role="observer", name=name, pid=os.getpid()))
-            observer.info = observer._await(Ready, load_timeout_s, on_loading).info
         except BaseException:
             connection.close()
             raise
         return observer
+
+    def is_loaded(self, timeout_s: float) -> bool:
+        """By the engine's first word, right after `open`: False while it loads."""
+        self._connection.settimeout(timeout_s)
+        message = self._next_message()
+        if isinstance(message, Failed):
+            raise EngineFailed(message.message)
+        return isinstance(message, Ready)
 
     def iterations(self, since_step: int) -> list[Iteration]:
         """The remembered iterations (at most 65,536) with a step of at least `since_step`, oldest first."""
@@ -100,8 +121,25 @@ class EngineObserver:
 
     def drain(self, timeout_s: float) -> Drained:
         """Let running requests finish for `timeout_s`, refuse new ones; returns when nothing runs any more."""
+        self.begin_drain(timeout_s)
+        return self.await_drained(timeout_s)
+
+    def begin_drain(self, timeout_s: float) -> None:
+        """The first half of `drain`. An engine that loads will refuse every request as soon as it is loaded."""
         self._send(Drain(timeout_s))
+
+    def await_drained(self, timeout_s: float) -> Drained:
+        """The second half."""
         return self._await(Drained, timeout_s + DRAIN_GRACE_S)
+
+    def leave(self) -> None:
+        """Disconnect once the engine has read what it was sent."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+            self._connection.settimeout(LEAVE_TIMEOUT_S)
+            while self._connection.recv(RECEIVE_BYTES):
+                pass
+        self.close()
 
     def close(self) -> None:
         """Disconnect."""

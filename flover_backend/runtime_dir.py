@@ -17,7 +17,7 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     model_name: str
     model_version: str
     engine_pid: int
+    drain_timeout_s: float
+    """The configuration's: what a drain that names no time takes."""
 
 
 class EngineKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +68,11 @@ def process_start_ticks(pid: int) -> int | None:
     return int(content.rpartition(")")[2].split()[19])
 
 
+def process_user(pid: int) -> int:
+    """Effective user id of a process. Raises OSError when there is none."""
+    return os.stat(f"/proc/{pid}").st_uid
+
+
 def candidate_directories() -> list[Path]:
     """Where engines of this user may have their files, preferred first."""
     candidates = [Path(tempfile.gettempdir()) / f"flover-{os.geteuid()}"]
@@ -73,6 +80,29 @@ def candidate_directories() -> list[Path]:
     if xdg and os.path.isabs(xdg) and os.access(xdg, os.W_OK | os.X_OK) and os.stat(xdg).st_uid == os.geteuid():
         candidates.insert(0, Path(xdg) / "flover")
     return candidates
+
+
+def directories_of(pid: int) -> list[Path]:
+    """Where the engines of a process may have their files, whoever runs it and with whatever environment.
+
+    As far as this user may look: the environment of another user's process is read by root alone.
+    """
+    name, environment = f"flover-{process_user(pid)}", _environment_of(pid)
+    own = candidate_directories()
+    theirs = [Path(environment[key]) / name for key in ("TMPDIR", "TEMP", "TMP") if environment.get(key)]
+    theirs += [Path(folder) / name for folder in ("/tmp", "/var/tmp", "/usr/tmp")]
+    if os.path.isabs(environment.get("XDG_RUNTIME_DIR", "")):
+        theirs.append(Path(environment["XDG_RUNTIME_DIR"]) / "flover")
+    return list(dict.fromkeys([*own, *theirs]))
+
+
+def _environment_of(pid: int) -> dict[str, str]:
+    try:
+        content = Path(f"/proc/{pid}/environ").read_bytes()
+    except PermissionError:
+        return {}
+    pairs = (entry.partition("=") for entry in os.fsdecode(content).split("\0"))
+    return {name: value for name, _, value in pairs}
 
 
 def check_private(directory: Path) -> None:
@@ -231,10 +261,15 @@ def remove_dead_engines() -> None:
             files.remove_if_dead()
 
 
-def described_engines(server_pid: int | None = None) -> list[tuple[EngineFiles, Description]]:
-    """The engines that have published themselves, of one tritonserver or of all, in order of file name."""
+def described_engines(
+    server_pid: int | None = None, directories: Sequence[Path] | None = None
+) -> list[tuple[EngineFiles, Description]]:
+    """The engines that have published themselves, of one tritonserver or of all, in order of file name.
+
+    `directories`: where to look; by default where engines of this user are.
+    """
     found = []
-    for directory in candidate_directories():
+    for directory in candidate_directories() if directories is None else directories:
         for path in sorted(directory.glob("*.json")) if directory.is_dir() else []:
             try:
                 description = msgspec.json.decode(path.read_bytes(), type=Description)

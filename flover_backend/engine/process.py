@@ -79,6 +79,7 @@ class EngineProcess:
                 model_name=self._key.model_name,
                 model_version=self._key.model_version,
                 engine_pid=os.getpid(),
+                drain_timeout_s=self._config.drain_timeout_s,
             )
         )
 
