@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 SPREAD := -n 2 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-all test-gpu sanitize-gpu lint format docs bench bench-gpu perf genai-perf clean distclean
+.PHONY: help setup demo serve test test-all test-gpu sanitize-gpu lint format docs bench bench-gpu bench-faults perf genai-perf clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -54,6 +54,9 @@ bench-gpu: setup ## each line of docs/performance.md on this machine's GPU, with
 
 perf: setup ## perf_analyzer in each of its modes on a server with the bundled model: tables and pictures in out/
 	@$(BIN)/python -m benchmarks.perf_analyzer all
+
+bench-faults: setup ## overload, silent clients, deadlines, deaths: what they cost, held against the bars
+	@$(BIN)/python -m benchmarks.faults
 
 genai-perf: setup ## make .venv-genai-perf: genai-perf, and a perf_analyzer for it (docs/measuring.md)
 	@$(BIN)/python scripts/genai_perf.py

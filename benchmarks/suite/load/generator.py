@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -38,9 +38,15 @@ def send_calls(
     processes: int | None = None,
     limit_s: float = LIMIT_S,
     connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    users: int | None = None,
+    on_start: Callable[[float], None] = lambda start: None,
 ) -> list[Answer]:
-    """One answer a call, in their order. Raises `MeasurementFailed` when the server cannot be reached."""
-    count = min(processes or default_processes(), len(calls))
+    """One answer a call, in their order. Raises `MeasurementFailed` when the server cannot be reached.
+
+    `users`: so many at any moment, the next as soon as one has ended, not before its time. `on_start` is told the
+    moment from which times count, on the clock of `time.monotonic`, shortly before it.
+    """
+    count = min(processes or default_processes(), len(calls), users or len(calls))
     if count < 1:
         raise MeasurementFailed("there is no request to send; give at least one")
     context = multiprocessing.get_context("spawn")
@@ -50,7 +56,11 @@ def send_calls(
     try:
         for number in range(count):
             ours, theirs = context.Pipe()
-            arguments = (theirs, target.url, target.model, headers, calls[number::count], limit_s, connect_timeout_s)
+            share = None if users is None else len(range(number, users, count))
+            arguments = (
+                *(theirs, target.url, target.model, headers, calls[number::count]),
+                *(limit_s, connect_timeout_s, share),
+            )
             worker = context.Process(target=work, args=arguments, daemon=True)
             worker.start()
             theirs.close()
@@ -59,6 +69,7 @@ def send_calls(
         for pipe in pipes:
             _receive(pipe, START_TIMEOUT_S, target)
         start = time.monotonic() + START_DELAY_S
+        on_start(start)
         for pipe in pipes:
             pipe.send(start)
         last = max(call.at for call in calls)

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from multiprocessing.connection import Connection
 
 import grpc
@@ -36,10 +36,11 @@ def work(
     calls: Sequence[Call],
     limit_s: float,
     connect_timeout_s: float,
+    users: int | None = None,
 ) -> None:
     """A process's life: "ready", then the start's time comes, then the answers go back; or an exception."""
     try:
-        pipe.send(asyncio.run(_work(pipe, url, model, headers, calls, limit_s, connect_timeout_s)))
+        pipe.send(asyncio.run(_work(pipe, url, model, headers, calls, limit_s, connect_timeout_s, users)))
     except Exception as error:
         pipe.send(
             error if isinstance(error, (OSError, ValueError)) else RuntimeError(f"{type(error).__name__}: {error}")
@@ -54,6 +55,7 @@ async def _work(
     calls: Sequence[Call],
     limit_s: float,
     connect_timeout_s: float,
+    users: int | None,
 ) -> list[Answer]:
     messages = [request_bytes(call, model) for call in calls]
     async with grpc.aio.insecure_channel(url, options=OPTIONS) as channel:
@@ -65,10 +67,23 @@ async def _work(
         pipe.send("ready")
         start = await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
         streams = [_Stream(call, message, start) for call, message in zip(calls, messages, strict=True)]
-        tasks = [asyncio.create_task(stream.run(open_stream, metadata, limit_s)) for stream in streams]
-        await asyncio.gather(*tasks)
+        if users is None:
+            await asyncio.gather(*(stream.run(open_stream, metadata, limit_s) for stream in streams))
+        else:
+            await _in_turn(streams, users, lambda stream: stream.run(open_stream, metadata, limit_s))
         gc.enable()
         return [stream.answer() for stream in streams]
+
+
+async def _in_turn(streams: Sequence[_Stream], users: int, send: Callable[[_Stream], Awaitable[None]]) -> None:
+    """So many at any moment."""
+    waiting = iter(streams)
+
+    async def user() -> None:
+        for stream in waiting:
+            await send(stream)
+
+    await asyncio.gather(*(user() for _ in range(users)))
 
 
 class _Stream:
