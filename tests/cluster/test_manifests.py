@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 
 import kubernetes_validate
 import pytest
@@ -18,6 +20,7 @@ from flover_backend.config import ModelJson
 from flover_backend.metric_families import FAMILIES
 from flover_backend.observer import DRAIN_GRACE_S
 from flover_install.checks import SHM_PER_FRONT
+from flover_install.options import options_from, parser
 
 VERSIONS = ("1.29", "1.37")
 """The oldest that has all that is used here, and the newest that the validator knows."""
@@ -100,20 +103,34 @@ def test_probes_ask_for_the_model() -> None:
     assert one("Deployment")["spec"]["progressDeadlineSeconds"] > longest_load
 
 
-def hook_seconds() -> tuple[float, float]:
-    """(pause, timeout of the drain) of the preStop hook."""
+def model_json() -> ModelJson:
+    return ModelJson(**json.loads(one("ConfigMap")["data"]["model.json"]))
+
+
+def hook() -> tuple[float, list[str]]:
+    """(seconds of pause, words of the drain's command) of the preStop hook."""
     shell, flag, text = container()["lifecycle"]["preStop"]["exec"]["command"]
     assert (shell, flag) == ("sh", "-c")
     pause, drain = text.split(";")
-    words = shlex.split(drain)
-    return float(pause.split()[1]), float(words[words.index("--timeout") + 1])
+    return float(pause.split()[1]), shlex.split(drain)
 
 
 def test_the_grace_period_outlasts_hook_and_stop() -> None:
-    pause, drain = hook_seconds()
+    pause, _ = hook()
     (stop,) = [int(word.split("=")[1]) for word in container()["args"] if word.startswith("--exit-timeout-secs=")]
     unload = 5  # finalize comes after that timeout; it takes 3 s
-    assert pod()["terminationGracePeriodSeconds"] > pause + drain + DRAIN_GRACE_S + stop + unload
+    bounds = pause + model_json().drain_timeout_s + DRAIN_GRACE_S + stop + unload
+    assert pod()["terminationGracePeriodSeconds"] > bounds
+
+
+def test_the_hooks_command_is_the_backends_as_it_is_installed_in_the_image() -> None:
+    """No --timeout: then it is the model's drain_timeout_s."""
+    _, (path, *words) = hook()
+    assert words == ["exec", "python3", "-m", "flover_backend.drain"]
+    installed = options_from(parser().parse_args(["--model-repository", "/models"]))
+    assert path == f"PYTHONPATH={installed.packages}"
+    drain_help = subprocess.run([sys.executable, *words[2:], "--help"], capture_output=True, text=True, check=True)
+    assert "drain_timeout_s" in drain_help.stdout
 
 
 def test_a_rolling_update_never_has_fewer_pods() -> None:
@@ -164,9 +181,7 @@ def test_the_models_folder_is_one_of_the_backend() -> None:
         "config.pbtxt": "config.pbtxt",
         "model.json": "1/model.json",
     }
-    config = ModelJson(**json.loads(held["data"]["model.json"]))
-    assert mounts()["/weights"] == "weights" and config.model.startswith("/weights/")
-    assert config.drain_timeout_s == hook_seconds()[1]
+    assert mounts()["/weights"] == "weights" and model_json().model.startswith("/weights/")
     claim = volumes()["weights"]["persistentVolumeClaim"]["claimName"]
     assert claim == one("PersistentVolumeClaim")["metadata"]["name"]
 
