@@ -8,6 +8,7 @@ Any peer that sends an undecodable or oversized frame is disconnected; nobody el
 from __future__ import annotations
 
 import struct
+from typing import Annotated
 
 import msgspec
 
@@ -16,6 +17,11 @@ from flover_backend.request import Request
 PROTOCOL_VERSION = 1
 MAX_FRAME_BYTES = 64 << 20
 _LENGTH = struct.Struct("<I")
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Name = Annotated[str, msgspec.Meta(max_length=1024)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+"""Not NaN: that is not >= 0."""
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -28,9 +34,9 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class Hello(_Message, tag="hello", frozen=True):
     """First message of a connection."""
 
-    role: str
+    role: Name
     """`front` (keeps the engine alive, may submit) or `observer` (may ask for iterations, metrics, drain)."""
-    name: str
+    name: Name
     pid: int
     protocol_version: int = PROTOCOL_VERSION
 
@@ -52,14 +58,14 @@ class Finish(_Message, tag="finish", frozen=True):
 
     key: int
     index: int
-    num_tokens: int
+    num_tokens: Count
 
 
 class FrontStats(_Message, tag="front_stats", frozen=True):
     """What only a front can count, as increments since its last message."""
 
-    coalesced_responses: int = 0
-    rejected: dict[str, int] = {}
+    coalesced_responses: Count = 0
+    rejected: dict[str, Count] = {}
     """By reason, e.g. invalid_arg, queue_full, draining: requests refused before the engine saw them."""
 
 
@@ -72,7 +78,7 @@ class MetricsWritten(_Message, tag="metrics_written", frozen=True):
 class Drain(_Message, tag="drain", frozen=True):
     """Refuse new requests, let running ones finish for `timeout_s`, end the rest; then answer `Drained`."""
 
-    timeout_s: float
+    timeout_s: Seconds
 
 
 class GetIterations(_Message, tag="get_iterations", frozen=True):
@@ -254,7 +260,7 @@ class FrameReader:
                 break
             try:
                 messages.append(self._decoder.decode(bytes(self._buffer[_LENGTH.size : end])))
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MemoryError) as error:
                 raise ValueError(f"undecodable frame: {error}") from None
             del self._buffer[:end]
         return messages

@@ -231,9 +231,10 @@ class Connections:
             return False
         peer.hello = hello
         self._close_lingering()
+        # NOTE: before the greeting, whose sending may show that the peer is gone: Detached comes after Attached.
+        self.inbox.put((peer.number, Attached(hello)))
         if self._greeting is not None:
             self._queue(peer, self._greeting)
-        self.inbox.put((peer.number, Attached(hello)))
         return True
 
     def _distribute(self) -> None:

@@ -109,7 +109,7 @@ class EngineMetrics:
         """A front reports what only it can count."""
         self._add("flover_coalesced_responses_total", stats.coalesced_responses)
         for reason, count in stats.rejected.items():
-            self.rejected(reason, count)
+            self.rejected(reason if reason in REJECT_REASONS else "internal", count)
 
     def integrity_failure(self) -> None:
         """An idle check found a leak."""

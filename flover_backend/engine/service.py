@@ -41,6 +41,7 @@ from flover_backend.engine.live import LiveRequests
 from flover_backend.engine.outgoing import FrontNews
 from flover_backend.engine.reporter import MetricsReporter
 from flover_backend.engine.ring import IterationRing
+from flover_backend.engine.submitted import check_submitted
 from flover_backend.errors import Draining, FloverError, InvalidRequest, QueueFull
 from flover_backend.request import FinishReason, Request
 
@@ -116,7 +117,7 @@ class EngineService:
                     self._core.cancel(key)
             case Finish(key, index, num_tokens):
                 self._finish(connection, key, index, num_tokens)
-            case FrontStats():
+            case FrontStats() if connection in self._fronts:
                 self._reporter.front_stats(event)
             case MetricsWritten(sequence):
                 self._reporter.written(connection, sequence)
@@ -160,6 +161,7 @@ class EngineService:
             raise Draining("the server is draining: new requests are refused")
         if connection not in self._fronts or request.key >> 40 != connection or self._live.get(request.key):
             raise InvalidRequest(f"key {request.key} is not a new key of front {connection}")
+        check_submitted(request, self._info, self._clock())
 
     def _refuse(self, connection: int, key: int, code: str, message: str, reason: str) -> None:
         self._connections.post(connection, Refused(key, code, message))

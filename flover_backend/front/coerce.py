@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from flover_backend.limits import MAX_NUMBER_CHARACTERS
+
 Reader = Callable[[Any], Any]
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
-_REAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
+_REAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 SHOWN_CHARACTERS = 60
 
@@ -55,7 +57,7 @@ def real(value: Any) -> float:
     """A finite number, or one as a string."""
     if isinstance(value, str):
         text = value.strip()
-        if not _REAL.fullmatch(text):
+        if len(text) > MAX_NUMBER_CHARACTERS or not _REAL.fullmatch(text):
             raise Unreadable
         value = float(text)
     if isinstance(value, bool) or not isinstance(value, int | float):

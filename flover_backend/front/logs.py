@@ -6,6 +6,8 @@ import json
 import re
 import sys
 import time
+import traceback
+from pathlib import Path
 from typing import Any, Literal
 
 Level = Literal["info", "warn", "error"]
@@ -47,6 +49,13 @@ class Log:
             return json.dumps(record, default=str)
         pairs = "".join(f" {name}={_quoted(value)}" for name, value in fields.items() if value is not None)
         return f"flover {self.front_name}: {message}{pairs}"
+
+
+def without_values(error: BaseException) -> str:
+    """What an unexpected error is and where it was raised. Its text may quote the request, which no log may hold."""
+    trace = traceback.extract_tb(error.__traceback__)
+    place = f" in {Path(trace[-1].filename).name}:{trace[-1].lineno}" if trace else ""
+    return f"{type(error).__name__}{place}"
 
 
 def _quoted(value: object) -> str:

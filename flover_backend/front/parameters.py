@@ -16,15 +16,18 @@ from flover_backend.errors import InvalidRequest
 from flover_backend.front import coerce
 from flover_backend.front.coerce import Reader, Unreadable, shown
 from flover_backend.front.tensors import INPUTS
+from flover_backend.limits import (
+    MAX_DEADLINE_MS,
+    MAX_JSON_BYTES,
+    MAX_JSON_DEPTH,
+    MAX_LOGIT_BIAS,
+    MAX_LOGPROBS,
+    MAX_STOP_BYTES,
+    MAX_STOP_STRINGS,
+    MAX_STOP_TOKENS,
+)
 
 JSON_FIELD = "sampling_parameters"
-MAX_JSON_BYTES = 64 * 1024
-MAX_STOP_STRINGS = 64
-MAX_STOP_BYTES = 256
-MAX_STOP_TOKENS = 64
-MAX_LOGPROBS = 20
-MAX_LOGIT_BIAS = 1024
-MAX_DEADLINE_MS = 86_400_000
 IGNORED_NAMES = ("id", "priority")
 """Triton's own. Requests are served in order of arrival, so a priority changes nothing."""
 TIMEOUT = "timeout"
@@ -90,7 +93,9 @@ class ParameterTable:
         for name, value in parse_object(JSON_FIELD, json_text).items() if json_text is not None else ():
             yield from self._known(name, Given(value, JSON_FIELD))
         if request_parameters:
-            for name, value in parse_object("request parameters", request_parameters.encode()).items():
+            for name, value in parse_object(
+                "request parameters", request_parameters.encode(errors="surrogatepass")
+            ).items():
                 given = Given(value, "request parameter")
                 if name == TIMEOUT:
                     yield name, given
@@ -135,14 +140,29 @@ def parse_object(field: str, text: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"{field}: not UTF-8 at byte {error.start}; a JSON object in UTF-8 is expected") from None
     except RecursionError:
-        raise InvalidRequest(f"{field}: nested too deep; an object of plain values and lists is expected") from None
+        raise _too_deep(field) from None
     except _DuplicateKey as error:
         raise InvalidRequest(f"{field}: key {shown(error.key)} is there twice; give it once") from None
     except ValueError as error:
         raise InvalidRequest(f"{field}: got {shown(text)}, which is not JSON ({error}); a JSON object is due") from None
+    if _is_deeper(value, MAX_JSON_DEPTH):
+        raise _too_deep(field)
     if not isinstance(value, dict):
         raise InvalidRequest(f"{field}: got {shown(value)}; a JSON object is expected, such as {{}}")
     return value
+
+
+def _too_deep(field: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{field}: nested too deep; at most {MAX_JSON_DEPTH} objects and lists inside one another are allowed"
+    )
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    entries = value.values() if isinstance(value, dict) else value
+    return most == 0 or any(_is_deeper(entry, most - 1) for entry in entries)
 
 
 class _DuplicateKey(Exception):

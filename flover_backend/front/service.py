@@ -20,7 +20,7 @@ from flover_backend.front.counters import FrontCounters
 from flover_backend.front.detokenizer import Detokenizer
 from flover_backend.front.interface import Client, MetricsSink, Replies, Senders
 from flover_backend.front.live import LiveRequests
-from flover_backend.front.logs import Log
+from flover_backend.front.logs import Log, without_values
 from flover_backend.front.parse import Arrays, ParsedRequest, RequestParser, check_ids, sampling_params
 from flover_backend.front.periodic import Periodic
 from flover_backend.front.request_log import FLUSH_INTERVAL_S, RequestLog
@@ -155,7 +155,7 @@ class FrontService:
     def _as_flover_error(self, stream: Stream, error: Exception) -> FloverError:
         if isinstance(error, FloverError):
             return error
-        self.log.error(f"request {stream.key} could not be read: {error!r}")
+        self.log.error(f"request {stream.key} could not be read: {without_values(error)}")
         return FloverError(f"the request could not be read: {error}")
 
     def _refuse(self, stream: Stream, error: FloverError) -> None:

@@ -19,7 +19,7 @@ from typing import Protocol
 from flover_backend.errors import FloverError
 from flover_backend.front.detokenizer import TokenBytes
 from flover_backend.front.interface import Replies
-from flover_backend.front.logs import Log
+from flover_backend.front.logs import Log, without_values
 from flover_backend.front.parse import OutputOptions
 from flover_backend.front.request_log import Ending
 from flover_backend.front.responses import content, finish_name
@@ -233,11 +233,11 @@ class Stream:
         self._responder.send(outputs, final=final)
 
     def _abandon(self, problem: Exception) -> None:
-        self._owner.log.error(f"request {self.key}: its response could not be sent: {problem!r}")
+        self._owner.log.error(f"request {self.key}: its response could not be sent: {without_values(problem)}")
         self._error = SendFailed(f"the response could not be sent: {problem}")
         if self._responder.closed:
             return
         try:
             self._responder.fail(self._error)
         except Exception as second:
-            self._owner.log.error(f"request {self.key}: nor could the error be sent: {second!r}")
+            self._owner.log.error(f"request {self.key}: nor could the error be sent: {without_values(second)}")
