@@ -17,7 +17,14 @@ from flover_backend.cli_exit import exit_status
 from flover_backend.draining import ServerDrain
 from flover_backend.errors import ConfigError, FloverError
 from flover_backend.observer import FoundEngine
-from flover_backend.server_processes import check_server, engines_of, foreign_servers, is_tritonserver, servers
+from flover_backend.server_processes import (
+    check_server,
+    engines_of,
+    foreign_servers,
+    is_tritonserver,
+    own_tritonservers,
+    servers_with_engines,
+)
 from flover_backend.stop_signals import StopSignals
 
 STOP_TIMEOUT_S = 35.0
@@ -41,8 +48,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python3 -m flov
 
     drain.run(check_signals)
     if not drain.drains:
-        for pid in targets:
-            _say(f"server {pid} has no engine of this backend: nothing to drain")
+        _say(f"no engine of this backend in server {', '.join(map(str, targets)) or '(any)'}: nothing to drain")
     if given.stop:
         for pid, server in targets.items():
             _stop(pid, server)
@@ -85,14 +91,19 @@ def _targets(pid: int | None, every: bool) -> list[int]:
         if not is_tritonserver(pid) and not engines_of(pid):
             raise ConfigError(f"process {pid} is no tritonserver and has no engine; find it: pgrep tritonserver")
         return [pid]
-    found = servers()
-    if not found:
-        others = ", ".join(map(str, foreign_servers()))
-        hint = f"others run {others}: run this as their user, or as root with --pid" if others else "none runs here"
-        raise DrainFailed(f"no tritonserver of this user (id {os.geteuid()}) is to be seen: {hint}")
+    found = servers_with_engines() or _without_engines(every)
     if len(found) > 1 and not every:
         raise ConfigError(f"this user has {len(found)} servers, {', '.join(map(str, found))}: give --pid or --all")
     return found
+
+
+def _without_engines(every: bool) -> list[int]:
+    """What is meant where no engine is to be seen: with `every` no server, else any tritonserver of this user."""
+    if found := own_tritonservers():
+        return [] if every else found
+    others = ", ".join(map(str, foreign_servers()))
+    hint = f"others run {others}: run this as their user, or as root with --pid" if others else "none runs here"
+    raise DrainFailed(f"no tritonserver of this user (id {os.geteuid()}) is to be seen: {hint}")
 
 
 def _find(targets: Iterable[int]) -> list[FoundEngine]:

@@ -83,17 +83,25 @@ def candidate_directories() -> list[Path]:
 
 
 def directories_of(pid: int) -> list[Path]:
-    """Where the engines of a process may have their files, whoever runs it and with whatever environment.
+    """Where the engines of a process have their files, whoever runs it and whatever its environment says.
 
-    As far as this user may look: the environment of another user's process is read by root alone.
+    As far as this user may look: the environment of another user's process is read by root alone. What is not private
+    to that process's user is left out. Raises OSError when there is no such process.
     """
-    name, environment = f"flover-{process_user(pid)}", _environment_of(pid)
-    own = candidate_directories()
-    theirs = [Path(environment[key]) / name for key in ("TMPDIR", "TEMP", "TMP") if environment.get(key)]
-    theirs += [Path(folder) / name for folder in ("/tmp", "/var/tmp", "/usr/tmp")]
+    user, environment = process_user(pid), _environment_of(pid)
+    folders = [environment.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")] + ["/tmp", "/var/tmp", "/usr/tmp"]
+    theirs = [Path(folder) / f"flover-{user}" for folder in folders if os.path.isabs(folder)]
     if os.path.isabs(environment.get("XDG_RUNTIME_DIR", "")):
         theirs.append(Path(environment["XDG_RUNTIME_DIR"]) / "flover")
-    return list(dict.fromkeys([*own, *theirs]))
+    return [folder for folder in dict.fromkeys([*candidate_directories(), *theirs]) if _is_private_to(user, folder)]
+
+
+def _is_private_to(user: int, directory: Path) -> bool:
+    try:
+        status = os.lstat(directory)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == user and not status.st_mode & 0o077
 
 
 def _environment_of(pid: int) -> dict[str, str]:

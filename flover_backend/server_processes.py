@@ -13,7 +13,7 @@ SERVER_COMMAND = "tritonserver"
 
 
 def engines_of(server_pid: int) -> list[FoundEngine]:
-    """The engines of a live server, whose runtime directory may be another user's if root looks. None when it ended."""
+    """The engines of a server, whose runtime directory may be another user's if root looks; none when it has ended."""
     try:
         directories = directories_of(server_pid)
     except OSError:
@@ -22,10 +22,14 @@ def engines_of(server_pid: int) -> list[FoundEngine]:
     return [engine for engine in find_engines(server_pid, directories) if engine.description.server_start == start]
 
 
-def servers() -> list[int]:
-    """Process ids of this user's servers: those with an engine; if there are none, every tritonserver. Ascending."""
-    with_engines = {engine.description.server_pid for engine in find_engines() if _is_live(engine)}
-    return sorted(with_engines or (pid for pid in _tritonservers() if process_user_or_none(pid) == os.geteuid()))
+def servers_with_engines() -> list[int]:
+    """Process ids of this user's servers that have an engine, ascending."""
+    return sorted({engine.description.server_pid for engine in find_engines() if _is_live(engine)})
+
+
+def own_tritonservers() -> list[int]:
+    """Process ids of this user's tritonservers, whatever they serve, ascending."""
+    return [pid for pid in _tritonservers() if process_user_or_none(pid) == os.geteuid()]
 
 
 def check_server(pid: int) -> None:
