@@ -57,6 +57,10 @@ class Call:
         assert self._answers.empty(), "responses after FINAL"
         return answers
 
+    def half_close(self) -> None:
+        """Say that no request will follow; returns when all has come, for `rest` to take."""
+        self._client.stop_stream()
+
     def cancel(self) -> None:
         self._client.stop_stream(cancel_requests=True)
 
