@@ -43,8 +43,9 @@ format: setup ## format the code, fix what ruff can fix
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-docs: setup ## write docs/configuration.md and docs/metrics.md from the code
+docs: setup ## write docs/configuration.md, docs/metrics.md and the Grafana dashboard from the code
 	@$(BIN)/python scripts/reference.py
+	@$(BIN)/python scripts/dashboard.py
 
 bench: setup ## fused against one after another, on this machine's CPU
 	@$(BIN)/flover bench ratios

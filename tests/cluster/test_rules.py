@@ -55,6 +55,7 @@ def test_alerts_fire_when_they_should_and_else_not(file: Path) -> None:
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expression", ["vector(1)", "vector(1) == 0"], ids=["always", "never"])
 def test_alerts_that_fire_always_or_never_are_found_out(tmp_path: Path, expression: str) -> None:
     folder = tmp_path / "prometheus"

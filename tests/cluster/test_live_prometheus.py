@@ -1,0 +1,151 @@
+"""A real Prometheus with this repository's configuration scrapes a live server: labels, queries, alerts by real causes.
+
+The rules are those of deploy/prometheus with short ranges, so that minutes become seconds; what fires after how long is
+promtool's to test. One server, used in order: at the end its engine is killed, then it is stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+import yaml
+from dashboard_queries import queries
+from live_server import LiveServer, live_servers, wait_for
+from manifests import KUBERNETES
+from rules import alerts, recorded
+from tools import program
+from triton_client import ask
+
+from flover_backend.observer import find_engines
+from scripts.prometheus_server import PrometheusServer, write_configuration
+
+WINDOW = "5s"
+TIMEOUT_S = 90
+LONG = {"temperature": 0, "max_tokens": 200, "ignore_eos": True}
+META = {
+    "__meta_kubernetes_namespace": "models",
+    "__meta_kubernetes_pod_name": "flover-0",
+    "__meta_kubernetes_pod_container_port_name": "metrics",
+    "__meta_kubernetes_pod_phase": "Running",
+}
+"""What discovery would say of a pod."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A server, and the Prometheus that scrapes it."""
+
+    server: LiveServer
+    prometheus: PrometheusServer
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    program("prometheus")
+    with live_servers(tmp_path_factory.mktemp) as start:
+        # NOTE: a server whose engine was killed may wait for a stub until its exit timeout.
+        settings = {"max_rows": 2, "max_queued_requests": 4}
+        server = start(settings, instances=2, arguments=("--exit-timeout-secs=2",))
+        address = f"127.0.0.1:{server.metrics_port}"
+        other = {**META, "__meta_kubernetes_pod_container_port_name": "http"}
+        targets = {address: META, f"127.0.0.1:{server.http_port}": other}
+        folder = tmp_path_factory.mktemp("prometheus")
+        config = write_configuration(folder, targets, scrape_interval="500ms", window=WINDOW, patience="1s")
+        with PrometheusServer(config, folder) as prometheus:  # it takes seconds to begin, as the server does
+            server.wait_ready()
+            yield Watched(server, prometheus)
+
+
+@contextmanager
+def traffic(server: LiveServer, clients: int) -> Iterator[None]:
+    """Clients that send one request after another, and rest a moment after each, refused or not."""
+    is_over = threading.Event()
+
+    def send() -> None:
+        while not is_over.is_set():
+            ask(server.grpc_url, [5, 6, 7], LONG)
+            is_over.wait(0.1)
+
+    threads = [threading.Thread(target=send, daemon=True) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join(TIMEOUT_S)
+        assert not any(thread.is_alive() for thread in threads)
+
+
+def wait_firing(prometheus: PrometheusServer, name: str) -> None:
+    wait_for(lambda: name in prometheus.firing(), TIMEOUT_S)
+    (alert,) = [one for one in prometheus.alerts() if one["labels"]["alertname"] == name]
+    assert alert["labels"]["severity"] == alerts()[name]["labels"]["severity"]
+    assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}
+    assert not any("error" in text or "<no value>" in text for text in alert["annotations"].values()), alert
+
+
+def test_the_servers_metrics_port_alone_is_scraped_with_the_pods_names(watched: Watched) -> None:
+    """The configuration's own relabelling, on what discovery says."""
+    wait_for(lambda: bool(watched.prometheus.query("flover_model_info == 1")), TIMEOUT_S)
+    (target,) = watched.prometheus.query("up")
+    labels = {key: value for key, value in target["metric"].items() if not key.startswith("__")}
+    address = f"127.0.0.1:{watched.server.metrics_port}"
+    assert labels == {"job": "flover", "instance": address, "namespace": "models", "pod": "flover-0"}
+    assert target["value"][1] == "1"
+
+
+def test_under_overload_queries_have_data_and_the_refusals_alert_fires_and_passes(watched: Watched) -> None:
+    prometheus = watched.prometheus
+    wait_for(lambda: not prometheus.firing(), TIMEOUT_S)  # until the first scrape it knew of no server
+    with traffic(watched.server, clients=10):
+        wait_firing(prometheus, "FloverRequestsRefused")
+        for expression in [*(query for _, query in queries(WINDOW)), *recorded()]:
+            wait_number(prometheus, expression)
+        waiting = prometheus.query(adapters_query("flover_requests_waiting", namespace="models", pod="flover-0"))
+        assert [series["metric"] for series in waiting] == [{"pod": "flover-0"}]
+    wait_for(lambda: "FloverRequestsRefused" not in prometheus.firing(), TIMEOUT_S)
+    assert prometheus.rule_errors() == {}
+
+
+def wait_number(prometheus: PrometheusServer, expression: str) -> None:
+    """Until some series of it has a value; a quotient of nothing by nothing is none."""
+    wait_for(lambda: any(series["value"][1] != "NaN" for series in prometheus.query(expression)), TIMEOUT_S)
+
+
+def adapters_query(metric: str, namespace: str, pod: str) -> str:
+    """What prometheus-adapter asks for pods of a namespace: its template filled in as its documentation says."""
+    (rule,) = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
+    values = {
+        "<<.Series>>": metric,
+        "<<.LabelMatchers>>": f'namespace="{namespace}",pod=~"{pod}"',
+        "<<.GroupBy>>": "pod",
+    }
+    query = str(rule["metricsQuery"])
+    for name, value in values.items():
+        assert name in query
+        query = query.replace(name, value)
+    return query
+
+
+def test_the_adapter_discovers_the_metric(watched: Watched) -> None:
+    (rule,) = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
+    (series,) = watched.prometheus.query(rule["seriesQuery"])
+    assert {"namespace", "pod"} <= series["metric"].keys()
+
+
+def test_an_engine_that_is_gone_for_good_and_a_server_that_ended_are_alarms(watched: Watched) -> None:
+    server, prometheus = watched.server, watched.prometheus
+    (engine,) = find_engines(server.process.pid)
+    os.kill(engine.description.engine_pid, signal.SIGKILL)
+    wait_firing(prometheus, "FloverModelDown")
+    assert "FloverServerDown" not in prometheus.firing()
+    server.stop()
+    wait_firing(prometheus, "FloverServerDown")
