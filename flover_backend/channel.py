@@ -14,7 +14,7 @@ import msgspec
 
 from flover_backend.request import Request
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_FRAME_BYTES = 64 << 20
 _LENGTH = struct.Struct("<I")
 
@@ -45,6 +45,8 @@ class Submit(_Message, tag="submit", frozen=True):
     """A validated, tokenized request. Answered by Tokens, Ended or Refused for its key."""
 
     request: Request
+    again: bool = False
+    """An engine that died had accepted it: the queue's limits do not refuse it."""
 
 
 class Cancel(_Message, tag="cancel", frozen=True):
@@ -105,7 +107,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a front must know of the loaded model to validate and tokenize. Resolved values, nothing None."""
 
     front_number: int
-    """Given to this connection; request keys are (front_number << 40) + count."""
+    """Given to this connection; request keys are (front_number << 40) + the front's own number of the request."""
     model_dir: str
     vocab_size: int
     eos_token_ids: list[int]
@@ -137,6 +139,15 @@ class Failed(_Message, tag="failed", frozen=True):
     message: str
     code: str = "INTERNAL"
     """INVALID_ARG when the configuration or the model directory is at fault: an operator can mend it."""
+
+
+class Heartbeat(_Message, tag="heartbeat", frozen=True):
+    """Sent to all fronts every 0.5 s from the engine's IO thread once it is loaded: how its main thread does."""
+
+    busy_s: float
+    """How long the main thread has been at its present turn; 0 when it waits for requests."""
+    allowed_s: float
+    """A turn that is longer is a hang."""
 
 
 class Tokens(_Message, tag="tokens", frozen=True):
@@ -227,7 +238,9 @@ class Iterations(_Message, tag="iterations", frozen=True):
 
 
 ToEngine = Hello | Submit | Cancel | Finish | FrontStats | MetricsWritten | Drain | GetIterations | GetMetrics
-ToFront = Loading | Ready | Failed | Tokens | Ended | Refused | Status | Leader | Metrics | Drained | Iterations
+ToFront = (
+    Loading | Ready | Failed | Heartbeat | Tokens | Ended | Refused | Status | Leader | Metrics | Drained | Iterations
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine = msgspec.msgpack.Decoder(ToEngine)

@@ -98,6 +98,17 @@ class ModelJson(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Annotated[float, Meta(ge=0, le=86400)],
         Meta(description="How long a drain lets running requests go on, in seconds."),
     ] = 20.0
+    engine_restarts: Annotated[
+        Annotated[int, Meta(ge=0, le=1000)],
+        Meta(
+            description="How often an engine that died or hangs is started again within `engine_restart_window_s`; "
+            "after that, or with 0, its requests fail and the model goes out of service."
+        ),
+    ] = 3
+    engine_restart_window_s: Annotated[
+        Annotated[float, Meta(gt=0, le=604800)],
+        Meta(description="The time in which `engine_restarts` are counted, in seconds."),
+    ] = 600.0
     engine_python: Annotated[
         str | None,
         Meta(description="Python of the engine process, where the stub's has no torch. Default: the stub's."),

@@ -38,6 +38,13 @@ class Draining(FloverError):
     reason = "draining"
 
 
+class EngineRestarting(FloverError):
+    """The engine process died and is being started again."""
+
+    code = "UNAVAILABLE"
+    reason = "restarting"
+
+
 class EngineFailed(FloverError):
     """The engine process failed or is gone."""
 

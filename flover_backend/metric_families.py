@@ -21,7 +21,7 @@ SLOW_BOUNDS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0
 """Seconds of a request or of its first token."""
 
 FINISH_REASONS = ("stop", "length", "deadline", "cancelled", "shutdown")
-REJECT_REASONS = ("invalid_arg", "queue_full", "draining", "internal")
+REJECT_REASONS = ("invalid_arg", "queue_full", "draining", "restarting", "internal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("flover_requests_finished_total", "counter", "Accepted requests that ended, by reason.", ("reason",)),
     Family("flover_requests_rejected_total", "counter", "Requests that were never accepted, by reason.", ("reason",)),
+    Family("flover_engine_restarts_total", "counter", "Engines that took the place of one that died or hung."),
     Family("flover_integrity_failures_total", "counter", "Idle checks that found rows or blocks leaked; 0 is right."),
     Family(
         "flover_time_to_first_token_seconds",

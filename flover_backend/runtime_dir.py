@@ -5,6 +5,7 @@ Knows no messages and starts no process. Every file of an engine shares one stem
     <stem>.sock   the engine's unix socket        bound by the front that starts the engine
     <stem>.lock   flock: who starts or ends it    held for moments only, never while a model loads
     <stem>.json   `Description`, for tools        written by the engine
+    <stem>.again  `Restarts`, what they were      written by the front that starts a dead engine again
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -40,6 +42,15 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     engine_pid: int
     drain_timeout_s: float
     """The configuration's: what a drain that names no time takes."""
+
+
+class Restarts(msgspec.Struct, frozen=True, kw_only=True):
+    """When the engines of one key were started again after a death. Outlives them, not the last of their fronts."""
+
+    server_pid: int
+    server_start: int
+    times: list[float]
+    """`time.monotonic()`, oldest first."""
 
 
 class EngineKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,6 +218,22 @@ class EngineFiles:
         """The `Description`."""
         return self.directory / f"{self.stem}.json"
 
+    @property
+    def restarts_path(self) -> Path:
+        """The `Restarts`."""
+        return self.directory / f"{self.stem}.again"
+
+    def read_restarts(self) -> list[float]:
+        """The times in `Restarts`; none when there is no such file."""
+        try:
+            return msgspec.json.decode(self.restarts_path.read_bytes(), type=Restarts).times
+        except (FileNotFoundError, msgspec.DecodeError):
+            return []
+
+    def write_restarts(self, restarts: Restarts) -> None:
+        """All or nothing. The caller holds the lock."""
+        _replace(self.restarts_path, restarts)
+
     def listen(self) -> socket.socket:
         """A new listening socket in place of whatever was there. The caller holds the lock."""
         self.socket_path.unlink(missing_ok=True)
@@ -229,25 +256,26 @@ class EngineFiles:
 
     def write_description(self, description: Description) -> None:
         """Publish, all or nothing."""
-        partial = self.description_path.with_suffix(".json.part")
-        partial.write_bytes(msgspec.json.encode(description))
-        partial.rename(self.description_path)
+        _replace(self.description_path, description)
 
-    def remove(self, lock: FileLock) -> None:
-        """Remove everything; `lock`, which is held, last."""
-        for path in (self.socket_path, self.description_path, self.description_path.with_suffix(".json.part")):
+    def remove(self, lock: FileLock, *, for_good: bool = True) -> None:
+        """Remove everything; `lock`, which is held, last. Not `for_good`: an engine with these files may follow."""
+        paths = [self.socket_path, self.description_path, _partial(self.description_path)]
+        if for_good:
+            paths += [self.restarts_path, _partial(self.restarts_path)]
+        for path in paths:
             path.unlink(missing_ok=True)
         lock.remove()
 
-    def remove_if_dead(self) -> None:
+    def remove_if_dead(self, *, for_good: bool = True) -> None:
         """Remove what an engine left that was killed: only when its socket refuses connections."""
         lock = FileLock(self.lock_path)
-        left = self.socket_path.exists() or self.description_path.exists()
+        left = self.socket_path.exists() or self.description_path.exists() or self.restarts_path.exists()
         if not left or not lock.acquire(timeout_s=1.0):
             return
         connection = self.connect()
         if connection is None:
-            self.remove(lock)
+            self.remove(lock, for_good=for_good)
         else:
             connection.close()
             lock.release()
@@ -262,10 +290,22 @@ class EngineFiles:
             os.close(fd)
 
 
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _replace(path: Path, content: msgspec.Struct) -> None:
+    partial = _partial(path)
+    partial.write_bytes(msgspec.json.encode(content))
+    partial.rename(path)
+
+
 def remove_dead_engines() -> None:
     """Remove the files of engines that were killed together with their fronts and their server."""
-    for files, description in described_engines():
-        if process_start_ticks(description.server_pid) != description.server_start:
+    left = [(files, one.server_pid, one.server_start) for files, one in _published(Description, "*.json")]
+    left += [(files, one.server_pid, one.server_start) for files, one in _published(Restarts, "*.again")]
+    for files, server_pid, server_start in left:
+        if process_start_ticks(server_pid) != server_start:
             files.remove_if_dead()
 
 
@@ -276,13 +316,22 @@ def described_engines(
 
     `directories`: where to look; by default where engines of this user are.
     """
+    published = _published(Description, "*.json", directories)
+    return [(files, one) for files, one in published if server_pid is None or one.server_pid == server_pid]
+
+
+Content = TypeVar("Content", Description, Restarts)
+
+
+def _published(
+    kind: type[Content], pattern: str, directories: Sequence[Path] | None = None
+) -> list[tuple[EngineFiles, Content]]:
     found = []
     for directory in candidate_directories() if directories is None else directories:
-        for path in sorted(directory.glob("*.json")) if directory.is_dir() else []:
+        for path in sorted(directory.glob(pattern)) if directory.is_dir() else []:
             try:
-                description = msgspec.json.decode(path.read_bytes(), type=Description)
+                content = msgspec.json.decode(path.read_bytes(), type=kind)
             except (FileNotFoundError, msgspec.DecodeError):
                 continue
-            if server_pid is None or description.server_pid == server_pid:
-                found.append((EngineFiles(directory, path.stem), description))
+            found.append((EngineFiles(directory, path.stem), content))
     return found

@@ -19,11 +19,13 @@ import queue
 import selectors
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flover_backend.channel import PROTOCOL_VERSION, Failed, FrameReader, Hello, ToEngine, ToFront, encode
+from flover_backend.engine.pulse import Pulse
 from flover_backend.engine.stuck_fronts import end_stuck_fronts
 from flover_backend.runtime_dir import FileLock
 from flover_backend.thread_names import tell_kernel_the_name
@@ -91,6 +93,7 @@ class Connections:
         self._next_number = 1
         self._greeting: bytes | None = None
         self._outbox: deque[tuple[int | None, bytes]] = deque()
+        self._pulse: Pulse | None = None
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._closing = threading.Event()
         self._selector = selectors.DefaultSelector()
@@ -117,6 +120,11 @@ class Connections:
         self._greeting = None if message is None else encode(message)
         if message is not None:
             self._put(None, message)
+
+    def watch(self, pulse: Pulse) -> None:
+        """From now on every front is told how the main thread does."""
+        self._pulse = pulse
+        self._wake()
 
     def close(self, last_word: Failed) -> None:
         """Tell every front `last_word`, those that are just attaching too, and end the IO thread. Bounded.
@@ -150,10 +158,16 @@ class Connections:
             self._on_end("the IO thread failed", 1)
 
     def _turn(self) -> None:
-        timeout = None if self._has_fronts() else END_RETRY_S
+        timeout: float | None = END_RETRY_S
+        if self._has_fronts():
+            timeout = None if self._pulse is None else self._pulse.seconds_to_next(time.monotonic())
         for key, events in self._selector.select(timeout):
             key.data(events) if callable(key.data) else self._serve(key.data, events)
         self._distribute()
+        heartbeat = self._pulse.beat(time.monotonic()) if self._pulse is not None else None
+        if heartbeat is not None:
+            self.broadcast(heartbeat)
+            self._distribute()
         if not self._closing.is_set() and not self._has_fronts():
             self._end_if_deserted()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from flover_backend.channel import Iteration
+from flover_backend.engine.allowance import Allowance
 from flover_backend.engine.interface import EngineGauges, RequestEnded, Runner, SequenceUpdate, StepStats
 from flover_backend.engine.pacing import Pacer
 from flover_backend.engine.ranges import phase
@@ -21,6 +22,7 @@ class Engine:
         self.runner = runner
         self.last_stats: StepStats | None = None
         self._pacer = Pacer()
+        self._allowance = Allowance(runner.model)
 
     def step(self) -> list[SequenceUpdate | RequestEnded]:
         """Run one iteration."""
@@ -28,17 +30,22 @@ class Engine:
         self._pacer.planning()
         with phase("plan"):
             plan = self.scheduler.plan()
+        self._allowance.planned(plan)
         with phase("run"):
             result = self.runner.run(plan)
         self._pacer.launched(plan, self.runner.waited_seconds)
         with phase("commit"):
             updates = self.scheduler.commit(result)
+        self._allowance.ended(time.monotonic() - started)
         self.last_stats = None if plan.is_empty else self._stats(plan, started)
         return updates
 
-    def add(self, request: Request) -> None:
-        """Queue a request. Raises `QueueFull`, `DoesNotFit` or `InvalidRequest`; then nothing has changed."""
-        self.scheduler.add(request)
+    def add(self, request: Request, *, again: bool = False) -> None:
+        """Queue a request. Raises `QueueFull`, `DoesNotFit` or `InvalidRequest`; then nothing has changed.
+
+        `again`: it was accepted before, by an engine that died: a full queue takes it too.
+        """
+        self.scheduler.add(request, again=again)
 
     def cancel(self, key: int) -> None:
         """End a request at the next iteration boundary. Unknown keys are ignored."""
@@ -56,6 +63,11 @@ class Engine:
     def has_work(self) -> bool:
         """True while any request is queued, running or in flight."""
         return self.scheduler.has_work
+
+    @property
+    def allowed_seconds(self) -> float:
+        """How long the present `step` may take until it is called a hang."""
+        return self._allowance.seconds
 
     @property
     def plan_due(self) -> float:

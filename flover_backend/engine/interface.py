@@ -102,8 +102,11 @@ class Runner(Protocol):
 class EngineCore(Protocol):
     """The engine without its process: what tests, benchmarks and engine/process drive."""
 
-    def add(self, request: Request) -> None:
-        """Queue a request. Raises `QueueFull` (with the depth) or `DoesNotFit`; then nothing has changed."""
+    def add(self, request: Request, *, again: bool = False) -> None:
+        """Queue a request. Raises `QueueFull` (with the depth) or `DoesNotFit`; then nothing has changed.
+
+        `again`: it was accepted before, by an engine that died: a full queue takes it too.
+        """
         ...
 
     def cancel(self, key: int) -> None:
@@ -125,6 +128,11 @@ class EngineCore(Protocol):
     @property
     def last_stats(self) -> StepStats | None:
         """Of the latest `step`; None when its plan was empty (nothing was computed)."""
+        ...
+
+    @property
+    def allowed_seconds(self) -> float:
+        """How long the present `step` may take until it is called a hang. Read by another thread, too."""
         ...
 
     @property

@@ -57,7 +57,8 @@ class EngineProcess:
             core, info = self._load()
             self._connections.greet(None)
             log.info("ready: %s, %s on %s, %d blocks of KV", info.model_dir, info.dtype, info.device, info.num_blocks)
-            EngineService(core, msgspec.structs.replace(info, pid=os.getpid()), self._connections).run()
+            info = msgspec.structs.replace(info, pid=os.getpid())
+            EngineService(core, info, self._connections, is_restart=self._arguments.restart).run()
         except BaseException as error:
             self._fail(error)
 
@@ -117,7 +118,8 @@ class EngineProcess:
     def _end(self, why: str, code: int) -> NoReturn:
         log.info("ending: %s", why)
         # NOTE: os._exit, as either thread may be the caller and the other may be deep in a load or an iteration.
-        self._files.remove(self._lock)
+        # An engine that failed may be started again: what tells how often stays then.
+        self._files.remove(self._lock, for_good=code == 0)
         sys.stdout.flush()
         os._exit(code)
 
@@ -131,6 +133,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--key", required=True, help="EngineKey as JSON: whose engine this is")
     parser.add_argument("--model-dir", type=Path, required=True, help="Hugging Face directory")
     parser.add_argument("--config", required=True, help="the effective model.json")
+    parser.add_argument("--restart", action="store_true", help="in place of an engine that died")
     parser.add_argument("--factory", default=REAL_ENGINE, help="module:function that loads the engine (tests)")
     return parser.parse_args(argv)
 

@@ -33,12 +33,13 @@ from flover_backend.channel import (
     Submit,
     ToEngine,
 )
-from flover_backend.engine.connections import Attached, Connections, Detached
+from flover_backend.engine.connections import Attached, Connections, Detached, Event
 from flover_backend.engine.drain import DrainState
 from flover_backend.engine.held import EndedRequest
 from flover_backend.engine.interface import EngineCore, RequestEnded, SequenceUpdate
 from flover_backend.engine.live import LiveRequests
 from flover_backend.engine.outgoing import FrontNews
+from flover_backend.engine.pulse import Pulse
 from flover_backend.engine.reporter import MetricsReporter
 from flover_backend.engine.ring import IterationRing
 from flover_backend.engine.submitted import check_submitted
@@ -61,15 +62,21 @@ class EngineService:
         info: EngineInfo,
         connections: Connections,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        is_restart: bool = False,
     ) -> None:
+        """`is_restart`: in place of an engine that died."""
         self._core = core
         self._info = info
         self._connections = connections
         self._clock = clock
+        self._pulse = Pulse(lambda: core.allowed_seconds)
         self._live = LiveRequests()
         self._ring = IterationRing()
         self._reporter = MetricsReporter(info, connections.post)
         self._metrics = self._reporter.metrics
+        if is_restart:
+            self._metrics.engine_restarted()
         self._drain = DrainState()
         self._fronts: list[int] = []
         self._status = Status(0, 0, accepting=True, draining=False)
@@ -77,11 +84,13 @@ class EngineService:
 
     def run(self) -> NoReturn:
         """Serve. Raises what an iteration raises: the engine cannot go on after that."""
+        self._connections.watch(self._pulse)
         while True:
             self.turn()
 
     def turn(self) -> None:
         """One iteration boundary and, if there is work, one iteration."""
+        self._pulse.begin()
         self._receive()
         if self._core.has_work:
             self._iterate()
@@ -95,7 +104,7 @@ class EngineService:
         inbox = self._connections.inbox
         try:
             if self._is_idle and not self._core.has_work:
-                self._handle(*inbox.get(timeout=self._reporter.seconds_to_next(self._clock())))
+                self._handle(*self._await_event())
             for _ in range(inbox.qsize()):
                 self._handle(*inbox.get_nowait())
         except queue.Empty:
@@ -104,14 +113,22 @@ class EngineService:
             with contextlib.suppress(queue.Empty):
                 self._handle(*inbox.get(timeout=min(early, LOOK_S)))
 
+    def _await_event(self) -> Event:
+        """Raises queue.Empty when there is something to report first."""
+        self._pulse.rest()
+        try:
+            return self._connections.inbox.get(timeout=self._reporter.seconds_to_next(self._clock()))
+        finally:
+            self._pulse.begin()
+
     def _handle(self, connection: int, event: Attached | Detached | ToEngine) -> None:
         match event:
             case Attached(hello):
                 self._attach(connection, is_front=hello.role == "front")
             case Detached():
                 self._detach(connection)
-            case Submit(request):
-                self._submit(connection, request)
+            case Submit(request, again):
+                self._submit(connection, request, again)
             case Cancel(key):
                 if self._live.is_of(connection, key):
                     self._core.cancel(key)
@@ -145,10 +162,10 @@ class EngineService:
             self._core.cancel(key)
         self._reporter.detached(connection)
 
-    def _submit(self, connection: int, request: Request) -> None:
+    def _submit(self, connection: int, request: Request, again: bool) -> None:
         try:
             self._check(connection, request)
-            self._core.add(request)
+            self._core.add(request, again=again)
             self._live.add(connection, request)
         except FloverError as error:
             self._refuse(connection, request.key, error.code, str(error), _reject_reason(error))

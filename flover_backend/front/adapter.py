@@ -18,7 +18,6 @@ from flover_backend.channel import EngineInfo
 from flover_backend.config import ModelJson, load_model_json, to_json
 from flover_backend.errors import FloverError
 from flover_backend.front import tensors
-from flover_backend.front.client import EngineClient
 from flover_backend.front.logs import Log
 from flover_backend.front.metrics_export import MetricsWriter
 from flover_backend.front.model_dir import resolve_model_dir
@@ -26,6 +25,7 @@ from flover_backend.front.numpy_check import check_numpy
 from flover_backend.front.responses import Responder
 from flover_backend.front.sender import SenderPool
 from flover_backend.front.service import FrontService, Incoming
+from flover_backend.front.supervisor import EngineSupervisor
 from flover_backend.front.tokenizer import load_tokenizer
 from flover_backend.front.watch import ServerWatch, server_pid
 
@@ -72,7 +72,7 @@ def _load(args: dict[str, str], server: int) -> FrontService:
     # NOTE: instances of several versions have the same names.
     front_name = f"{args['model_instance_name']} v{args['model_version']}"
     log = Log(front_name, config.log_format, getattr(pb_utils, "Logger", None))
-    client = EngineClient.connect(
+    client = EngineSupervisor.connect(
         config,
         resolve_model_dir(config.model, version_dir),
         args["model_name"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 
 from flover_backend.channel import EngineInfo, Status
-from flover_backend.errors import Draining, EngineFailed, QueueFull
+from flover_backend.errors import Draining, EngineFailed, EngineRestarting, QueueFull
 
 
 class Admission:
@@ -19,6 +19,7 @@ class Admission:
         self._lock = threading.Lock()
         self._status = Status(num_waiting_requests=0, num_waiting_tokens=0, accepting=True, draining=False)
         self._failure: str | None = None
+        self._restart: str | None = None
         self._num_preparing = 0
 
     def update(self, status: Status) -> None:
@@ -29,16 +30,27 @@ class Admission:
         """The engine is gone for good."""
         self._failure = message
 
+    def suspend(self, message: str) -> None:
+        """The engine is gone, and is being started again."""
+        self._restart = message
+
+    def resume(self) -> None:
+        """There is an engine again, whose queue nobody knows to be full."""
+        self._status = Status(num_waiting_requests=0, num_waiting_tokens=0, accepting=True, draining=False)
+        self._restart = None
+
     @property
     def is_open(self) -> bool:
-        """False for good once the engine has failed or begun to drain. A full queue is open."""
-        return self._failure is None and not self._status.draining
+        """False while there is no engine, and for good once it has begun to drain. A full queue is open."""
+        return self._failure is None and self._restart is None and not self._status.draining
 
     def enter(self) -> None:
         """One more request is being prepared. Raises `EngineFailed`, `Draining` or `QueueFull`."""
         status = self._status
         if self._failure is not None:
             raise EngineFailed(f"the engine has failed: {self._failure}; reload the model or restart the server")
+        if self._restart is not None:
+            raise EngineRestarting(f"the engine is being started again: {self._restart}; try again in a moment")
         with self._lock:
             # NOTE: a status comes only when the queue becomes full or has room again: the count in one that accepts is
             # that of its moment, and would be held against requests for ever. The engine counts exactly.

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import select
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from flover_backend.channel import (
     Cancel,
@@ -19,6 +23,7 @@ from flover_backend.channel import (
     Failed,
     Finish,
     FrontStats,
+    Heartbeat,
     Leader,
     Metrics,
     MetricsWritten,
@@ -32,6 +37,7 @@ from flover_backend.channel import (
 )
 from flover_backend.config import ModelJson
 from flover_backend.errors import EngineFailed
+from flover_backend.front.engine_life import EngineLife
 from flover_backend.front.loading import LoadedEngine, await_ready
 from flover_backend.front.rendezvous import Attachment, EngineSpec, Log, attach
 from flover_backend.request import FinishReason, Request
@@ -39,6 +45,8 @@ from flover_backend.thread_names import tell_kernel_the_name
 
 RECEIVE_BYTES = 1 << 18
 CLOSE_TIMEOUT_S = 5.0
+KEY_BITS = 40
+KEY_MASK = (1 << KEY_BITS) - 1
 
 TokenLogprob = tuple[float, int, list[tuple[int, float]]]
 """(logprob, rank, top [(id, logprob)]) of one token."""
@@ -79,7 +87,7 @@ class EngineHandler(Protocol):
 
 
 class EngineClient:
-    """A front's connection to its engine process.
+    """A front's connection to one engine process.
 
     Life: `connect()` (blocks until the engine is loaded), `start(handler)`, requests, `close()`.
 
@@ -94,6 +102,8 @@ class EngineClient:
         client.metrics_written(sequence)
         client.close()
 
+    A front's keys are its own: on the wire they are put behind the number that the engine gave to this connection.
+    An engine that hangs (front/engine_life.py) is killed here, which is its end as any other.
     All methods but `connect` and `start` may be called from any thread. `submit` raises `EngineFailed` once the
     engine is gone; the others then do nothing. A request submitted just before the engine goes gets no answer of
     its own: `on_failed` ends it.
@@ -105,7 +115,9 @@ class EngineClient:
         self._socket = attachment.connection
         self._reader = loaded.reader
         self._pending = loaded.pending
-        self._keys = itertools.count((self.info.front_number << 40) + 1)
+        self._life = EngineLife(self.info.pid, attachment.files.stem)
+        self._keys = itertools.count(1)
+        self._base = self.info.front_number << KEY_BITS
         self._send_lock = threading.Lock()
         self._failure: str | None = None
         self._closing = False
@@ -139,32 +151,54 @@ class EngineClient:
             attachment.clean_up()
             raise
 
-    def start(self, handler: EngineHandler) -> None:
-        """Begin to call `handler`."""
+    def start(
+        self,
+        handler: EngineHandler,
+        on_lost: Callable[[str], None] | None = None,
+        on_gone: Callable[[str], None] | None = None,
+    ) -> None:
+        """Begin to call `handler`.
+
+        `on_lost(message)` takes the place of its `on_failed`; `on_gone(message)` follows when the process has ended and
+        what it left is removed.
+        """
+        self._on_lost, self._on_gone = on_lost or handler.on_failed, on_gone
         self._thread = threading.Thread(target=self._read, args=(handler,), name="engine-client", daemon=True)
         self._thread.start()
 
     def next_key(self) -> int:
-        """A key that no other request of this engine has."""
+        """A key that no other request of this front has."""
         return next(self._keys)
 
-    def submit(self, request: Request) -> None:
-        """Answered through the handler. Raises `EngineFailed` when the engine is gone."""
+    def submit(self, request: Request, *, again: bool = False) -> None:
+        """Answered through the handler. Raises `EngineFailed` when the engine is gone.
+
+        `again`: an engine that died had accepted it.
+        """
         if self._failure is not None or self._closing:
             raise EngineFailed(self._failure or "this instance is ending")
-        self._send(Submit(request))
+        self._send(Submit(msgspec.structs.replace(request, key=self._base | request.key), again))
 
     def cancel(self, key: int) -> None:
         """The client of `key` is gone."""
-        self._send(Cancel(key))
+        self._send(Cancel(self._base | key))
 
     def finish(self, key: int, index: int, num_tokens: int) -> None:
         """A stop string ended sequence `index` after its `num_tokens`-th token."""
-        self._send(Finish(key, index, num_tokens))
+        self._send(Finish(self._base | key, index, num_tokens))
 
     def front_stats(self, coalesced_responses: int = 0, rejected: dict[str, int] | None = None) -> None:
         """Increments of what only the front can count."""
         self._send(FrontStats(coalesced_responses, rejected or {}))
+
+    @property
+    def is_draining(self) -> bool:
+        """The engine has said that it takes no more requests."""
+        return self._draining
+
+    def remove_files(self) -> None:
+        """What the engine left, if it is gone: nobody will start it again."""
+        self._attachment.files.remove_if_dead()
 
     def metrics_written(self, sequence: int) -> None:
         """The snapshot `sequence` is in Triton's metrics."""
@@ -184,6 +218,8 @@ class EngineClient:
         else:
             self._wait_for_eof()
         self._socket.close()
+        if self._thread is None:
+            self._life.close()
         self._attachment.exit_code(timeout_s=0.05)
 
     def _wait_for_eof(self) -> None:
@@ -203,39 +239,53 @@ class EngineClient:
             message = self._dispatch_until_end(handler)
         except Exception as error:  # NOTE: whatever it was, the requests must get their ends.
             message = f"the engine's messages could not be handled: {error!r}"
-        if not self._closing:
+        if self._closing:
+            self._life.close()
+        else:
             self._failure = message or f"the engine process{self._attachment.exit_text()} is gone"
-            handler.on_failed(self._failure)
+            self._on_lost(self._failure)
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)  # an engine that lives is to end this front's requests
+            self._life.await_end()
+            self._life.close()
             self._attachment.clean_up()
+            if self._on_gone is not None:
+                self._on_gone(self._failure)
 
     def _dispatch_until_end(self, handler: EngineHandler) -> str | None:
         """The engine's last word; None when it went without one."""
-        messages = self._pending
+        messages, poll = self._pending, select.poll()
+        poll.register(self._socket, select.POLLIN)
         while True:
             for message in messages:
                 if isinstance(message, Failed):
                     return message.message
                 if not self._closing:
                     self._dispatch(message, handler)
+            while not poll.poll(self._life.look_s * 1000):
+                if (reason := self._life.nothing_came()) is not None:
+                    self._life.kill()
+                    return f"the engine process hung and was killed: {reason}"
             try:
                 data = self._socket.recv(RECEIVE_BYTES)
             except OSError as error:
                 return f"the connection to the engine process broke: {error}"
             if not data:
                 return None
+            self._life.heard()
             messages = self._reader.feed(data)  # type: ignore[assignment]
 
     def _dispatch(self, message: ToFront, handler: EngineHandler) -> None:
         if isinstance(message, Tokens):
             entries = zip(message.keys, message.indexes, message.token_ids, message.finish, strict=True)
             for entry, (key, index, token_ids, finish) in enumerate(entries):
-                handler.on_tokens(key, index, token_ids, FinishReason(finish), message.logprobs.get(entry))
+                handler.on_tokens(key & KEY_MASK, index, token_ids, FinishReason(finish), message.logprobs.get(entry))
         elif isinstance(message, Ended):
-            handler.on_ended(message.key, message.code, message.message, message.reason)
+            handler.on_ended(message.key & KEY_MASK, message.code, message.message, message.reason)
         elif isinstance(message, Refused):
-            handler.on_ended(message.key, message.code, message.message, "refused")
+            handler.on_ended(message.key & KEY_MASK, message.code, message.message, "refused")
+        elif isinstance(message, Heartbeat):
+            self._life.beat(message)
         elif isinstance(message, Metrics):
             handler.on_metrics(message)
         elif isinstance(message, Leader):

@@ -14,7 +14,7 @@ from flover_backend.request import Request
 
 
 class Client(Protocol):
-    """front/client.py's EngineClient, as the service uses it. Any thread may call."""
+    """front/supervisor.py's EngineSupervisor, as the service uses it. Any thread may call."""
 
     info: EngineInfo
 
@@ -22,7 +22,10 @@ class Client(Protocol):
         """A key that no other request of the engine has."""
 
     def submit(self, request: Request) -> None:
-        """Answered through the handler. Raises `EngineFailed` when the engine is gone."""
+        """Answered through the handler. Raises `EngineFailed` when there is no engine any more."""
+
+    def forget(self, key: int) -> None:
+        """The request has had its end."""
 
     def cancel(self, key: int) -> None:
         """The request is of no use any more."""

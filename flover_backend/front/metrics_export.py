@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from flover_backend import metric_families
@@ -60,6 +61,18 @@ class TritonSeries:
                 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Leads:
+    """This front leads from here on."""
+
+    acknowledged: Metrics | None
+
+
+@dataclass(frozen=True, slots=True)
+class _EngineGone:
+    """No snapshot comes until another engine names a leader: the gauges are 0."""
+
+
 class MetricsWriter:
     """The leader's pen. In a front that is not the leader it only holds the series."""
 
@@ -86,10 +99,8 @@ class MetricsWriter:
         """What of each counter of this engine is in Triton's registry."""
         self._unknown: dict[str, None] = {}
         self._news = threading.Condition()
-        self._leader: tuple[Metrics | None] | None = None
-        self._latest: Metrics | None = None
+        self._news_in_order: list[_Leads | Metrics | _EngineGone] = []
         self._closing = False
-        self._is_over = False
         self._leads = False
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
@@ -97,19 +108,21 @@ class MetricsWriter:
     def on_leader(self, acknowledged: Metrics | None) -> None:
         """This front writes from now on."""
         with self._news:
-            self._leader = (acknowledged,)
+            self._news_in_order.append(_Leads(acknowledged))
             self._news.notify()
 
     def on_metrics(self, metrics: Metrics) -> None:
         """Write this snapshot soon, unless a later one comes first."""
         with self._news:
-            self._latest = metrics
+            if self._news_in_order and isinstance(self._news_in_order[-1], Metrics):
+                self._news_in_order.pop()
+            self._news_in_order.append(metrics)
             self._news.notify()
 
     def on_engine_gone(self) -> None:
         """No snapshot will come any more: the leader sets the gauges to 0."""
         with self._news:
-            self._is_over = True
+            self._news_in_order.append(_EngineGone())
             self._news.notify()
 
     def close(self, timeout_s: float) -> bool:
@@ -118,7 +131,8 @@ class MetricsWriter:
         False when it took longer than `timeout_s`.
         """
         with self._news:
-            self._closing = self._is_over = True
+            self._closing = True
+            self._news_in_order.append(_EngineGone())
             self._news.notify()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -127,22 +141,26 @@ class MetricsWriter:
         tell_kernel_the_name()
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._leader or self._latest or self._is_over or self._closing)
-                leader, self._leader = self._leader, None
-                metrics, self._latest = self._latest, None
-                is_over, self._is_over = self._is_over, False
+                self._news.wait_for(lambda: self._news_in_order)
+                news, self._news_in_order = self._news_in_order, []
                 closing = self._closing
-            try:
-                if leader is not None:
-                    self._take_over(leader[0])
-                if metrics is not None:
-                    self._write(metrics)
-                if is_over and self._leads:
-                    self._clear_gauges()
-            except Exception as error:
-                self._log.error(f"metrics could not be written: {error!r}")
+            for item in news:
+                try:
+                    self._take_in(item)
+                except Exception as error:
+                    self._log.error(f"metrics could not be written: {error!r}")
             if closing:
                 return
+
+    def _take_in(self, item: _Leads | Metrics | _EngineGone) -> None:
+        if isinstance(item, Metrics):
+            self._write(item)
+        elif isinstance(item, _Leads):
+            self._take_over(item.acknowledged)
+        elif self._leads:
+            self._leads = False
+            for metric in self._series.gauges.values() if self._series is not None else ():
+                metric.set(0)
 
     def _take_over(self, acknowledged: Metrics | None) -> None:
         """What this engine's predecessor in writing has got into the registry; a registry that lost it counts less."""
@@ -160,10 +178,6 @@ class MetricsWriter:
                 if metric is not None:
                     metric.set(value)
         self._written(metrics.sequence)
-
-    def _clear_gauges(self) -> None:
-        for metric in self._series.gauges.values() if self._series is not None else ():
-            metric.set(0)
 
     def _raise_to(self, name: str, total: float) -> None:
         assert self._series is not None

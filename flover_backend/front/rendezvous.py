@@ -25,6 +25,7 @@ import flover_backend
 from flover_backend.channel import PROTOCOL_VERSION, Hello, encode
 from flover_backend.config import ModelJson, to_json
 from flover_backend.errors import ConfigError, EngineFailed
+from flover_backend.front.restarts import RestartLimit
 from flover_backend.runtime_dir import (
     EngineFiles,
     EngineKey,
@@ -90,10 +91,15 @@ class Attachment:
         code = self.exit_code(EXIT_TIMEOUT_S)
         return "" if code is None else f" (exit code {code})"
 
+    def abandon(self) -> None:
+        """End the wait of another thread for this engine."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
     def clean_up(self) -> None:
         """After a failure: leave neither a zombie nor files of a dead engine."""
         self.exit_code(EXIT_TIMEOUT_S)
-        self.files.remove_if_dead()
+        self.files.remove_if_dead(for_good=False)
 
 
 def configuration_digest(config: ModelJson, model_dir: Path, factory: str = "") -> str:
@@ -105,8 +111,12 @@ def configuration_digest(config: ModelJson, model_dir: Path, factory: str = "") 
     return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
 
 
-def attach(spec: EngineSpec, name: str, log: Log) -> Attachment:
-    """Connect to the engine of `spec`, starting it if need be. Raises `ConfigError`, `EngineFailed`."""
+def attach(spec: EngineSpec, name: str, log: Log, limit: RestartLimit | None = None) -> Attachment:
+    """Connect to the engine of `spec`, starting it if need be. Raises `ConfigError`, `EngineFailed`.
+
+    `limit`: if there is none, one has died. Starting another counts; raises `RestartsUsedUp`. Without it an operator
+    loads the model, and what was counted is forgotten.
+    """
     key = spec.key()
     files = EngineFiles(runtime_directory(), key.stem)
     remove_dead_engines()
@@ -115,7 +125,11 @@ def attach(spec: EngineSpec, name: str, log: Log) -> Attachment:
     try:
         connection = files.connect()
         if connection is None:
-            return _start(spec, key, files, lock, name, log)
+            if limit is None:
+                files.restarts_path.unlink(missing_ok=True)
+            else:
+                limit.count(files, key)
+            return _start(spec, key, files, lock, name, log, is_restart=limit is not None)
         _greet(connection, name)
         return Attachment(connection, files, None)
     finally:
@@ -138,22 +152,24 @@ def _greet(connection: socket.socket, name: str) -> None:
         raise EngineFailed(f"the engine process went away while this instance attached: {error}") from None
 
 
-def _start(spec: EngineSpec, key: EngineKey, files: EngineFiles, lock: FileLock, name: str, log: Log) -> Attachment:
+def _start(
+    spec: EngineSpec, key: EngineKey, files: EngineFiles, lock: FileLock, name: str, log: Log, *, is_restart: bool
+) -> Attachment:
     try:
         with files.listen() as listener:
             connection = files.connect()
             assert connection is not None, "a listening socket accepts connections"
             _greet(connection, name)
-            process = _start_engine(spec, key, files, listener)
+            process = _start_engine(spec, key, files, listener, is_restart=is_restart)
     except BaseException:
-        files.remove(lock)
+        files.remove(lock, for_good=not is_restart)
         raise
     log(f"started the engine process {process.pid}")
     return Attachment(connection, files, process)
 
 
 def _start_engine(
-    spec: EngineSpec, key: EngineKey, files: EngineFiles, listener: socket.socket
+    spec: EngineSpec, key: EngineKey, files: EngineFiles, listener: socket.socket, *, is_restart: bool
 ) -> subprocess.Popen[bytes]:
     python = spec.config.engine_python or sys.executable
     if "/" in python:
@@ -171,6 +187,7 @@ def _start_engine(
     if spec.factory:
         arguments["--factory"] = spec.factory
     command = [python, "-m", "flover_backend.engine.process", *(x for pair in arguments.items() for x in pair)]
+    command += ["--restart"] if is_restart else []
     # NOTE: a Ctrl-C reaches the whole process group; blocked signals stay blocked in the child until it ignores them.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     try:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from flover_backend.channel import Metrics, Status
 from flover_backend.errors import EngineFailed, FloverError, InvalidRequest
@@ -123,9 +124,9 @@ class FrontService:
         info = self._client.info
         params = sampling_params(parsed, len(prompt_ids), info)
         token_bytes = self._tokenizer.token_bytes if self._tokenizer is not None else None
-        sequences = [self._sequence(parsed, params) for _ in range(params.n)]
         eager = parsed.outputs.stream or bool(parsed.stop)
-        if not stream.start(parsed.outputs, sequences, len(prompt_ids), token_bytes, eager=eager):
+        make = partial(self._sequences, parsed, params)
+        if not stream.start(parsed.outputs, make, len(prompt_ids), token_bytes, eager=eager):
             return
         if "seed" not in parsed.values and params.temperature > 0:
             stream.drawn_seed = params.seed
@@ -144,6 +145,9 @@ class FrontService:
         if stream.has_ended:
             # NOTE: it was cancelled meanwhile, and that message may have overtaken this one.
             self._client.cancel(stream.key)
+
+    def _sequences(self, parsed: ParsedRequest, params: SamplingParams) -> list[Sequence]:
+        return [self._sequence(parsed, params) for _ in range(params.n)]
 
     def _sequence(self, parsed: ParsedRequest, params: SamplingParams) -> Sequence:
         wants_text = parsed.outputs.text or bool(parsed.stop)
@@ -189,6 +193,7 @@ class FrontService:
         """The request has had its FINAL."""
         self._requests.ended(stream.ending())
         self._live.remove(stream.key)
+        self._client.forget(stream.key)
         if abandoned:
             self._client.cancel(stream.key)
 
@@ -225,11 +230,34 @@ class FrontService:
         """A snapshot to write."""
         self._metrics.on_metrics(metrics)
 
-    def on_failed(self, message: str) -> None:
-        """The engine is gone: every live request ends with INTERNAL, and no new one is taken."""
-        self._admission.fail(message)
+    def on_lost(self, message: str) -> None:
+        """The engine is gone. Requests that have sent a token end with INTERNAL; the others wait for the next one."""
+        self._admission.suspend(message)
         self._metrics.on_engine_gone()
         self.log.error(f"the engine has failed: {message}")
+        for stream in self._live.all():
+            if not stream.begin_again():
+                stream.end(EngineFailed(f"the engine has failed: {message}"))
+
+    def on_restart(self, message: str, limit: str) -> None:
+        """Another engine is being started; `limit` says how often that may be."""
+        self._admission.suspend(f"{message}; {limit}")
+        self.log.warn(f"an engine is being started again; {limit}")
+
+    def waiting(self) -> list[int]:
+        """Keys of the requests that are to run again, oldest first."""
+        return [stream.key for stream in self._live.all() if not stream.is_ending]
+
+    def on_restarted(self) -> None:
+        """There is an engine again, and it has what waited."""
+        self._admission.resume()
+        self.log.info("there is an engine again", requests=len(self._live.all()))
+
+    def on_failed(self, message: str) -> None:
+        """There is no engine any more: every live request ends with INTERNAL, and no new one is taken."""
+        self._admission.fail(message)
+        self._metrics.on_engine_gone()
+        self.log.error(f"the engine has failed for good: {message}")
         for stream in self._live.all():
             stream.end(EngineFailed(f"the engine has failed: {message}"))
 

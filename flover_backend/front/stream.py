@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,6 +87,9 @@ class Stream:
         self._num_input_tokens = 0
         self._token_bytes: TokenBytes | None = None
         self._lock = threading.Lock()
+        self._serving = threading.Lock()
+        self._make_sequences: Callable[[], list[Sequence]] = list
+        self._has_sent = False
         self._news: list[_News] = []
         self._error: FloverError | None = None
         self._first_token_time: float | None = None
@@ -107,7 +111,7 @@ class Stream:
     def start(
         self,
         options: OutputOptions,
-        sequences: list[Sequence],
+        make_sequences: Callable[[], list[Sequence]],
         num_input_tokens: int,
         token_bytes: TokenBytes | None,
         *,
@@ -117,10 +121,25 @@ class Stream:
 
         `eager`: look at each token as it comes (a stream, or stop strings to find), not only at the end.
         """
+        sequences = make_sequences()
         with self._lock:
-            self._options, self._sequences, self._num_input_tokens = options, sequences, num_input_tokens
+            self._make_sequences, self._sequences = make_sequences, sequences
+            self._options, self._num_input_tokens = options, num_input_tokens
             self._token_bytes, self._eager, self._num_open = token_bytes, eager, len(sequences)
             return self._error is None
+
+    def begin_again(self) -> bool:
+        """The engine is gone: forget its news, so that the request can run again as if it had never run.
+
+        False when its client has been sent tokens. One that is ending anyway is left alone.
+        """
+        with self._serving, self._lock:
+            if self.is_ending:
+                return True
+            if not self._has_sent:
+                self._news, self._sequences = [], self._make_sequences()
+                self._num_open = max(1, len(self._sequences))  # none while it is tokenized
+            return not self._has_sent
 
     def push(self, index: int, token_ids: list[int], logprobs: list[TokenLogprob] | None, finish: FinishReason) -> None:
         """News of sequence `index`; ignored once the request has ended."""
@@ -150,6 +169,12 @@ class Stream:
 
     def serve(self) -> None:
         """Send what there is to send."""
+        with self._serving:
+            closed, abandoned = self._serve()
+        if closed:
+            self._owner.closed(self, abandoned=abandoned)
+
+    def _serve(self) -> tuple[bool, bool]:
         with self._lock:
             news, self._news = self._news, []
             error = self._error
@@ -160,8 +185,7 @@ class Stream:
             closed = abandoned = True
             self._abandon(problem)
         self._settle(closed)
-        if closed:
-            self._owner.closed(self, abandoned=abandoned)
+        return closed, abandoned
 
     def ending(self) -> Ending:
         """How the request ended, for the log."""
@@ -230,6 +254,7 @@ class Stream:
         iterations = max(Counter(item.index for item in news).values(), default=1)
         if self._options.stream and iterations > 1:
             self._owner.coalesced(iterations - 1)
+        self._has_sent = True
         self._responder.send(outputs, final=final)
 
     def _abandon(self, problem: Exception) -> None:

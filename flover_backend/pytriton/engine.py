@@ -19,10 +19,10 @@ import msgspec
 from flover_backend.channel import Metrics
 from flover_backend.config import ModelJson, parse_model_json
 from flover_backend.errors import ConfigError, EngineFailed
-from flover_backend.front.client import EngineClient
 from flover_backend.front.logs import Log
 from flover_backend.front.model_dir import resolve_model_dir
 from flover_backend.front.service import FrontService
+from flover_backend.front.supervisor import EngineSupervisor
 from flover_backend.front.tokenizer import load_tokenizer
 from flover_backend.observer import EngineObserver, find_engines
 from flover_backend.pytriton import environment, orphans
@@ -51,7 +51,7 @@ class FloverEngine:
         """`name`: the model's in Triton. Raises `ConfigError` naming the key."""
         self.name = name
         self._config = _read_config(config)
-        self._client: EngineClient | None = None
+        self._client: EngineSupervisor | None = None
         self._service: FrontService | None = None
         self._binding: Binding | None = None
         self._triton: Any = None
@@ -65,7 +65,7 @@ class FloverEngine:
             raise ConfigError(f"engine {self.name} was started before; make another one")
         config = self._config
         log = Log(self.name, config.log_format)
-        client = EngineClient.connect(
+        client = EngineSupervisor.connect(
             config,
             resolve_model_dir(config.model, Path.cwd()),
             self.name,

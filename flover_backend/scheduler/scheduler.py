@@ -69,12 +69,16 @@ class Scheduler:
 
     # From outside
 
-    def add(self, request: Request) -> None:
-        """Queue a request. Raises `DoesNotFit`, `InvalidRequest` or `QueueFull`; then nothing has changed."""
+    def add(self, request: Request, *, again: bool = False) -> None:
+        """Queue a request. Raises `DoesNotFit`, `InvalidRequest` or `QueueFull`; then nothing has changed.
+
+        `again`: it was accepted before; a full queue takes it too.
+        """
         check_request(request, self.config)
         if request.key in self._groups:
             raise InvalidRequest(f"key: {request.key} is a live request's already; give each request a key of its own")
-        self._queue.check_room(len(request.prompt_ids))
+        if not again:
+            self._queue.check_room(len(request.prompt_ids))
         group = RequestGroup(request, self._next_uid)
         self._next_uid += len(group.sequences)
         self._groups[request.key] = group

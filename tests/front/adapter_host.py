@@ -23,7 +23,7 @@ def model_config() -> dict[str, Any]:
 
 
 class AttachedClient(FakeClient):
-    """Takes the place of EngineClient."""
+    """Takes the place of EngineSupervisor."""
 
     made: list[AttachedClient]
     failure_at_connect: Exception | None
@@ -68,5 +68,5 @@ def adapter_with_fakes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.import_module("flover_backend.front.adapter")
     module = importlib.reload(module)
     AttachedClient.made, AttachedClient.failure_at_connect = [], None
-    monkeypatch.setattr(module, "EngineClient", AttachedClient)
+    monkeypatch.setattr(module, "EngineSupervisor", AttachedClient)
     return module

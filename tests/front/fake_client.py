@@ -53,6 +53,9 @@ class FakeClient:
             self.submitted.append(request)
             self._news.notify_all()
 
+    def forget(self, key: int) -> None:
+        pass
+
     def cancel(self, key: int) -> None:
         self.cancelled.append(key)
 

@@ -135,8 +135,7 @@ def test_only_the_latest_of_waiting_snapshots_is_written(registry: Registry) -> 
     front.writer.on_leader(None)
     with front.writer._news:
         for sequence in range(1, 50):
-            front.writer._latest = Metrics(sequence, {TOKENS: float(sequence)}, {})
-        front.writer._news.notify()
+            front.writer.on_metrics(Metrics(sequence, {TOKENS: float(sequence)}, {}))
     wait_until(lambda: 49 in front.written)
     assert front.written == [49]
     assert registry.value(TOKENS) == 49

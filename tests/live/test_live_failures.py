@@ -17,7 +17,7 @@ def engine_of(server: LiveServer) -> int:
 
 
 def test_an_engine_that_dies_ends_every_request_with_an_error(start_server: StartServer) -> None:
-    server = start_server(instances=2)
+    server = start_server({"engine_restarts": 0}, instances=2)
     server.wait_ready()
     streams = [Call(server.grpc_url, arrays_of([5, 6], ENDLESS, stream=True)) for _ in range(4)]
     wholes = [Call(server.grpc_url, arrays_of([5, 6], ENDLESS)) for _ in range(4)]

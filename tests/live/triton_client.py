@@ -48,6 +48,13 @@ class Call:
     def next(self, timeout_s: float = 60) -> Answer:
         return self._answers.get(timeout=timeout_s)
 
+    def is_silent(self, timeout_s: float) -> bool:
+        """Nothing has come, nor comes within `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while self._answers.empty() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        return self._answers.empty()
+
     def rest(self) -> list[Answer]:
         """All that is still to come, up to and with FINAL or an error; then the stream is closed and empty."""
         answers = [self.next()]

@@ -30,6 +30,7 @@ class Steering(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     load_exit: int | None = None
     crash_at_step: int = -1
     step_s: float = 0.0
+    allowed_s: float = 3.0
     max_rows: int = 8
     max_queued_requests: int = 16
     max_queued_tokens: int = 10_000
@@ -63,13 +64,14 @@ class FakeCore:
         self._most_used = 0
         self.last_stats: StepStats | None = None
         self.plan_due = 0.0
+        self.allowed_seconds = steering.allowed_s
 
-    def add(self, request: Request) -> None:
+    def add(self, request: Request, *, again: bool = False) -> None:
         if len(request.prompt_ids) > NUM_BLOCKS * BLOCK_SIZE:
             raise DoesNotFit(f"prompt of {len(request.prompt_ids)} tokens; allowed are {NUM_BLOCKS * BLOCK_SIZE}")
         if request.prompt_ids == [666]:
             raise RuntimeError("a bug in add")
-        if len(self._waiting) >= self._steering.max_queued_requests:
+        if len(self._waiting) >= self._steering.max_queued_requests and not again:
             raise QueueFull(f"{len(self._waiting)} requests wait; allowed are {self._steering.max_queued_requests}")
         self._waiting[request.key] = _Row(request)
 

@@ -130,6 +130,12 @@ def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30
         time.sleep(0.01)
 
 
+def is_stopped(pid: int) -> bool:
+    """All of its threads."""
+    states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
+
+
 def is_running(pid: int) -> bool:
     """A zombie does not run."""
     try:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from engine_host import Host, is_running, wait_until
+from engine_host import Host, is_running, is_stopped, wait_until
 from recording_front import request
 
 from flover_backend.config import ModelJson
@@ -148,6 +148,7 @@ def test_files_of_what_was_killed_all_at_once_go_when_the_next_engine_starts(hos
     front = host.spawn_front("front")
     engine = front.engine_pid()
     os.kill(front.process.pid, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(front.process.pid), "the front's stop")
     os.kill(engine, signal.SIGKILL)
     front.end()
     host.kill_server()
