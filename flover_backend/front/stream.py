@@ -137,7 +137,7 @@ class Stream:
             if self.is_ending:
                 return True
             if not self._has_sent:
-                self._news, self._sequences = [], self._make_sequences()
+                self._news, self._sequences, self._first_token_time = [], self._make_sequences(), None
                 self._num_open = max(1, len(self._sequences))  # none while it is tokenized
             return not self._has_sent
 
