@@ -27,7 +27,7 @@ from flover_backend.front.sender import SenderPool
 from flover_backend.front.service import FrontService, Incoming
 from flover_backend.front.supervisor import EngineSupervisor
 from flover_backend.front.tokenizer import load_tokenizer
-from flover_backend.front.watch import ServerWatch, server_pid
+from flover_backend.front.watch import ServerWatch, guard_this_stub, server_pid
 
 
 class TritonPythonModel:
@@ -36,6 +36,7 @@ class TritonPythonModel:
     @staticmethod
     def auto_complete_config(auto_complete_model_config: Any) -> Any:
         """Declare the tensors, max_batch_size 0 and the decoupled policy."""
+        guard_this_stub()
         return tensors.complete(auto_complete_model_config)
 
     def initialize(self, args: dict[str, str]) -> None:

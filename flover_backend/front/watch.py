@@ -10,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from flover_backend.errors import EngineFailed
 from flover_backend.stub_memory import arguments_of, shared_memory_regions
@@ -28,6 +31,38 @@ def server_pid(arguments: Sequence[str] | None = None) -> int:
     if shared_memory_regions(arguments) and str(parent) not in arguments:
         raise EngineFailed("the tritonserver that started this instance is gone")
     return parent
+
+
+def guard_this_stub() -> None:
+    """Have another process end this one with its server (stub_guard.py). Does nothing outside of a stub.
+
+    Does not return where the server is gone already.
+    """
+    arguments = arguments_of()
+    regions = shared_memory_regions(arguments)
+    if not regions:
+        return
+    server = os.getppid()
+    if str(server) not in arguments:
+        _end_stub(regions, os._exit)
+    subprocess.Popen(
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            Path(__file__).with_name("stub_guard.py"),
+            *map(str, (server, os.getpid(), *regions)),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def _end_stub(regions: Sequence[Path], end: Callable[[int], object]) -> None:
+    for region in regions:
+        with contextlib.suppress(OSError):
+            region.unlink()
+    end(1)
 
 
 class ServerWatch:
@@ -62,7 +97,4 @@ class ServerWatch:
         poll.register(self._stop_fd, select.POLLIN)
         if self._stop_fd in dict(poll.poll()):
             return
-        for region in self._regions:
-            with contextlib.suppress(OSError):
-                region.unlink()
-        self._end(1)
+        _end_stub(self._regions, self._end)
