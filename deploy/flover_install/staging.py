@@ -14,8 +14,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from .checks import check_cuda
-from .facts import Facts, PythonFacts, ask, brings_torch, wants_gpu
+from flover_backend.host.checks import check_cuda
+from flover_backend.host.pythons import PythonFacts, ask
+
+from .facts import Facts, brings_torch, wants_gpu
 from .options import CHECKOUT, Options
 
 Tell = Callable[[str], None]

@@ -9,8 +9,9 @@ import shlex
 import pytest
 from live_server import ROOT
 
+from flover_backend.host import checks as host_checks
+from flover_backend.host.checks import OLDEST_COMPUTE, OLDEST_GLIBC, SHM_PER_FRONT
 from flover_install import checks
-from flover_install.checks import OLDEST_COMPUTE, OLDEST_GLIBC, SHM_PER_FRONT
 from flover_install.options import options_from, parser
 
 PAGES = [ROOT / "docs" / "deploy.md", ROOT / "README.md"]
@@ -34,8 +35,9 @@ def test_every_flag_that_is_named_is_one() -> None:
 
 def test_every_check_is_explained_with_its_bounds() -> None:
     text = (ROOT / "docs" / "deploy.md").read_text()
-    names = set(re.findall(r'Check\(\s*(?:level|"\w+"), "([^"]+)"', inspect.getsource(checks)))
-    assert len(names) >= 12
+    source = inspect.getsource(checks) + inspect.getsource(host_checks)
+    names = set(re.findall(r'(?:Check\(\s*(?:level|"\w+"), |name = (?:\S+, )?)"([^"]+)"', source))
+    assert len(names) >= 15
     assert [name for name in names - {"engine's Python"} if f"`{name}`" not in text] == []
     for part in ("`glibc` | 2.28 ", "compute capability 8.0 ", "2 MiB of `/dev/shm` a front"):
         assert part in text

@@ -11,9 +11,11 @@ import pytest
 from installing import snapshot
 from live_server import ROOT
 
+from flover_backend.host.checks import Check
+from flover_backend.host.pythons import PythonFacts
 from flover_install import command
-from flover_install.checks import Check, check, instances_for
-from flover_install.facts import TESTED_TORCH, Facts, PythonFacts, TorchOffer, cuda_of
+from flover_install.checks import check, instances_for
+from flover_install.facts import TESTED_TORCH, Facts, TorchOffer, cuda_of
 from flover_install.options import Options, options_from, parser
 
 PACKAGES = {"numpy": "1.26.4", "msgspec": "0.22.0", "tokenizers": "0.23.3", "pip": "24.0", "torch": None}

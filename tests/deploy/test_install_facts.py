@@ -13,7 +13,8 @@ from installing import run_install
 from live_server import SITE_PACKAGES, TRITON
 from server_root import RELEASE, TRITON_VERSION, ServerRoot, make_server_root
 
-from flover_install.facts import Facts, ask, gather, version_tuple
+from flover_backend.host.pythons import ask, version_tuple
+from flover_install.facts import Facts, gather
 from flover_install.options import options_from, parser
 
 STUB = "triton_python_backend_stub"
