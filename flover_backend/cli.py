@@ -82,6 +82,16 @@ def drain(context: typer.Context) -> None:
     run(context.args, "flover drain")
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def doctor(context: typer.Context) -> None:
+    """Check a machine, a server and a model repository before deploying, and say what to do: flover doctor --help."""
+    from flover_backend.doctor.command import main as run
+
+    sys.exit(run(context.args, "flover doctor"))
+
+
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the model goes on from, or with --chat the question.")],

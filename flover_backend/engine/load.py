@@ -58,7 +58,7 @@ def build_engine(config: ModelJson, model: Model, progress: Callable[[str, float
     """A warm engine around a loaded model."""
     limits = resolve_limits(config, model)
     budget = config.prefill_token_budget or _default_budget(model)
-    max_prompt = budget if isinstance(budget, int) else max(map(budget, range(limits.max_rows + 1)))
+    max_prompt = largest_prompt(config, model, limits)
     free_bytes = free_memory(model.device)
     reserve = reserve_for(model, limits.max_rows, max_prompt)
     num_blocks = resolve_num_blocks(config, limits, model, free_bytes, reserve)
@@ -86,6 +86,12 @@ def build_engine(config: ModelJson, model: Model, progress: Callable[[str, float
     _log_configuration(config, model, limits, kv, scheduler_config)
     _log_memory(model, kv, activations, free_bytes)
     return Engine(Scheduler(scheduler_config), runner), limits
+
+
+def largest_prompt(config: ModelJson, model: Model, limits: Limits) -> int:
+    """Most prompt tokens of an iteration, however few rows decode beside them."""
+    budget = config.prefill_token_budget or _default_budget(model)
+    return budget if isinstance(budget, int) else max(map(budget, range(limits.max_rows + 1)))
 
 
 def _default_budget(model: Model) -> Callable[[int], int]:

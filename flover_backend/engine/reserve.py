@@ -41,7 +41,7 @@ def reserve_for(model: Model, max_rows: int, max_prompt_tokens: int) -> Reserve:
     if model.device.type == "cpu":
         return NO_RESERVE
     return Reserve(
-        activations=_activation_bytes(model, max_rows, max_prompt_tokens),
+        activations=activation_bytes(model, max_rows, max_prompt_tokens),
         graphs=LIBRARY_BYTES + _num_nodes(model, max_rows, max_prompt_tokens) * GRAPH_NODE_BYTES,
     )
 
@@ -52,7 +52,7 @@ def _num_nodes(model: Model, max_rows: int, max_prompt_tokens: int) -> int:
     return num_graphs * model.num_layers * KERNELS_PER_LAYER
 
 
-def _activation_bytes(model: Model, max_rows: int, max_prompt_tokens: int) -> int:
+def activation_bytes(model: Model, max_rows: int, max_prompt_tokens: int) -> int:
     """Logits of all rows, token counts and processed logits, which stay; and the wider of two moments: a layer over
     all tokens, or logprobs of all rows."""
     per_token = model.config.activation_width * model.dtype.itemsize + 64

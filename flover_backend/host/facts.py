@@ -60,8 +60,8 @@ def server_files(server_root: Path, backend_directory: Path) -> ServerFiles:
     return ServerFiles(_triton_version(server_root), folder, folder / STUB)
 
 
-def look(server: ServerFiles, python: Path, engine_python: Path | None, packages: Path | None = None) -> HostFacts:
-    """`python`: the stub's; `engine_python`: None where the engine runs in it; `packages`: a folder the fronts add."""
+def look(server: ServerFiles, python: Path, engine_python: Path | None) -> HostFacts:
+    """`python`: the stub's; `engine_python`: None where the engine runs in it."""
     stub = server.stub.read_bytes() if server.stub.is_file() else b""
     libpython = _libpython_of_stub(server)
     found = re.search(rb"libpython(3\.\d+)\.so", stub)
@@ -76,7 +76,7 @@ def look(server: ServerFiles, python: Path, engine_python: Path | None, packages
         # NOTE: pybind11 asks numpy.lib.NumpyVersion since the release (2.12) that reads the arrays of NumPy 2.
         stub_takes_numpy2=b"NumpyVersion" in stub,
         needed_glibc=_newest_glibc(stub),
-        python=ask(python, libpython or "", packages, server.environment),
+        python=ask(python, libpython or "", environment=server.environment),
         engine=ask(engine_python, "") if engine_python else None,
         gpus=gpus(),
         shm_total=shm.f_frsize * shm.f_blocks if shm else 0,

@@ -21,6 +21,7 @@ from flover_backend.models.gptj_config import parse_gptj
 from flover_backend.models.gptj_weights import EMBEDDING as GPTJ_EMBEDDING
 from flover_backend.models.gptj_weights import PREFIX as GPTJ_PREFIX
 from flover_backend.models.gptj_weights import build_gptj
+from flover_backend.models.headers import Headers
 from flover_backend.models.llama_weights import EMBEDDING as LLAMA_EMBEDDING
 from flover_backend.models.llama_weights import PREFIX as LLAMA_PREFIX
 from flover_backend.models.llama_weights import build_llama
@@ -78,6 +79,23 @@ def weight_bytes(model_dir: Path, dtype: str, device: str, load_format: str = "a
     """What `load_model` with these arguments allocates for weights on a GPU (a CPU may keep packed copies)."""
     architecture, config = _read(model_dir)
     return _weight_bytes(architecture, config, resolve_dtype(dtype, torch.device(device), model_dir, load_format))
+
+
+def look_at_model(model_dir: Path, dtype: str, device: str, load_format: str = "auto") -> Model:
+    """The model that `load_model` would load, without its values and their memory: checked, and of the right sizes.
+
+    Its `device` is the one that it would be on; nothing can be computed with it. Raises `ConfigError` as a load does.
+    """
+    architecture, config = _read(model_dir)
+    place = torch.device(device)
+    torch_dtype = resolve_dtype(dtype, place, model_dir, load_format)
+    if load_format == "random":
+        model = architecture.build(config, ShapesOnly(torch_dtype))
+    else:
+        with WeightFiles(model_dir, torch_dtype, place, lambda stage, done: None, architecture.prefix) as files:
+            model = architecture.build(config, Headers(files, torch_dtype))
+    model.device = place
+    return model
 
 
 def build_from(model_dir: Path, weights: Weights) -> Model:

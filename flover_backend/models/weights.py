@@ -97,6 +97,11 @@ class WeightFiles:
         shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
         return self._fill(names, stored, torch.empty(shape, dtype=self._dtype, device=self._device))
 
+    def look(self, name: str, shape: tuple[int, ...]) -> None:
+        """Check a tensor as `take` does, and count it as taken; its values are not read."""
+        self._check(name, shape)
+        self._untaken.pop(self._stored(name), None)
+
     def stored_dtype(self, name: str) -> torch.dtype:
         """The dtype that the file holds the tensor in."""
         stored_name = self._stored(name)

@@ -35,7 +35,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def test_help_lists_the_commands() -> None:
     answer = run("--help")
     assert answer.returncode == 0
-    commands = ["serve", "drain", "generate", "top", "import", "demo", "bench"]
+    commands = ["serve", "drain", "doctor", "generate", "top", "import", "demo", "bench"]
     assert re.findall(r"^  ([a-z]+) ", answer.stdout, re.MULTILINE) == commands
 
 
