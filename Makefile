@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 SPREAD := -n 2 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-all test-gpu sanitize-gpu lint format docs bench bench-gpu bench-faults perf genai-perf clean distclean
+.PHONY: help setup demo serve test test-all test-gpu sanitize-gpu lint format docs fuzz fuzz-live bench bench-gpu bench-faults perf genai-perf clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -52,6 +52,12 @@ bench: setup ## fused against one after another, on this machine's CPU
 
 bench-gpu: setup ## each line of docs/performance.md on this machine's GPU, with its bar
 	@$(BIN)/flover bench engine
+
+fuzz: setup ## malformed input, found by coverage (atheris) for all that reads untrusted bytes
+	@$(BIN)/python tests/fuzz/fuzz.py
+
+fuzz-live: setup ## 21,000 malformed requests to a live server: gRPC, HTTP, the engine's socket
+	@$(BIN)/python tests/fuzz/bombard.py
 
 perf: setup ## perf_analyzer in each of its modes on a server with the bundled model: tables and pictures in out/
 	@$(BIN)/python -m benchmarks.perf_analyzer all

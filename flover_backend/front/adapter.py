@@ -16,7 +16,7 @@ import triton_python_backend_utils as pb_utils
 
 from flover_backend.channel import EngineInfo
 from flover_backend.config import ModelJson, load_model_json, to_json
-from flover_backend.errors import FloverError
+from flover_backend.errors import FloverError, InvalidRequest
 from flover_backend.front import tensors
 from flover_backend.front.logs import Log
 from flover_backend.front.metrics_export import MetricsWriter
@@ -105,10 +105,13 @@ def _log_effective(log: Log, config: ModelJson, info: EngineInfo, has_tokenizer:
 
 def _copy_out(request: Any) -> Incoming:
     """Everything needed of a request: its tensors are invalid once `execute` has returned."""
-    return Incoming(
-        arrays={tensor.name(): tensor.as_numpy().copy() for tensor in request.inputs()},
-        request_parameters=request.parameters(),
-        wants_text="text_output" in request.requested_output_names(),
-        request_id=request.request_id(),
-        timeout_us=request.timeout() if hasattr(request, "timeout") else 0,
-    )
+    try:
+        return Incoming(
+            arrays={tensor.name(): tensor.as_numpy().copy() for tensor in request.inputs()},
+            request_parameters=request.parameters(),
+            wants_text="text_output" in request.requested_output_names(),
+            request_id=request.request_id(),
+            timeout_us=request.timeout() if hasattr(request, "timeout") else 0,
+        )
+    except UnicodeDecodeError:  # gRPC's string fields: Triton's server only warns of what is no UTF-8
+        raise InvalidRequest("the request's id, or a request parameter, is not UTF-8; UTF-8 is expected") from None

@@ -220,7 +220,9 @@ def _scalar(field: str, array: npt.NDArray[Any]) -> Any:
 
 def _bytes(field: str, array: npt.NDArray[Any]) -> bytes:
     value = _one(field, array)
-    return value.encode() if isinstance(value, str) else bytes(value)
+    if not isinstance(value, str | bytes):  # bytes(5_000_000_000) would be as long
+        raise InvalidRequest(f"{field}: {array.dtype}; allowed: one STRING")
+    return value.encode(errors="surrogatepass") if isinstance(value, str) else bytes(value)
 
 
 def _flag(field: str, arrays: Arrays) -> bool:

@@ -84,13 +84,18 @@ def read_shape(source: GGUFSource) -> Shape:
             raise GGUFError(f"{source.path}: {name} is {value!r}; a positive whole number is needed")
         return value
 
-    hidden_size, num_heads = size("embedding_length"), size("attention.head_count")
+    hidden_size, num_heads, num_layers = size("embedding_length"), size("attention.head_count"), size("block_count")
+    if num_layers > len(source.shapes):
+        raise GGUFError(
+            f"{source.path}: {architecture}.block_count is {num_layers}, "
+            f"but the file holds {len(source.shapes)} tensors"
+        )
     head_dim = size("attention.key_length", size("rope.dimension_count", hidden_size // num_heads))
     _require_equal(source, f"{architecture}.rope.dimension_count", head_dim)
     _require_equal(source, f"{architecture}.attention.value_length", head_dim)
     return Shape(
         architecture=architecture,
-        num_layers=size("block_count"),
+        num_layers=num_layers,
         hidden_size=hidden_size,
         intermediate_size=size("feed_forward_length"),
         num_heads=num_heads,

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flover_backend.errors import FloverError
+from flover_backend.importer.header import check_header
 
 MAGIC = b"GGUF"
 
@@ -35,7 +36,10 @@ class GGUFSource:
     def value(self, key: str, default: Any = None) -> Any:
         """Value of a metadata key: str, int, float, bool or a list of them; `default` where the file has none."""
         field = self._reader.fields.get(key)
-        return default if field is None else field.contents()
+        try:
+            return default if field is None else field.contents()
+        except ValueError as error:
+            raise GGUFError(f"{self.path}: metadata key {key} is no UTF-8 ({error}); fetch the file again") from None
 
     def required(self, key: str) -> Any:
         """Value of a metadata key that the import cannot do without. Raises `GGUFError`."""
@@ -84,6 +88,7 @@ def _check_magic(path: Path) -> None:
 
 def _open(path: Path) -> gguf.GGUFReader:
     try:
+        check_header(path)
         return gguf.GGUFReader(path)
     except ValueError as error:
         if "GGMLQuantizationType" in str(error):

@@ -31,7 +31,10 @@ def make_tokenizer(source: GGUFSource) -> Tokenizer:
     tokens = source.required("tokenizer.ggml.tokens")
     merges = [tuple(merge.split(" ")) for merge in source.required("tokenizer.ggml.merges")]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=pre.ignore_merges))
+    try:
+        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=pre.ignore_merges))
+    except Exception as error:  # NOTE: the library raises bare Exception.
+        raise GGUFError(f"{source.path}: tokenizer.ggml.merges do not fit tokenizer.ggml.tokens: {error}") from None
     tokenizer.pre_tokenizer = pre.build()
     tokenizer.decoder = decoders.ByteLevel()
     _add_tokens(tokenizer, tokens, source.value("tokenizer.ggml.token_type", []))

@@ -13,11 +13,13 @@ import msgspec
 
 from flover_backend.errors import ConfigError
 from flover_backend.models.config_values import (
+    MAX_HEAD_DIM,
     bos_token_id,
     check_eos_token_ids,
     dtype_name,
     eos_token_ids,
     positive,
+    require_layers,
     require_positive,
 )
 from flover_backend.models.neutral import require_neutral
@@ -83,8 +85,8 @@ class LlamaConfig(ModelConfig):
                 f"num_key_value_heads = {self.num_key_value_heads}; allowed: a divisor of num_attention_heads "
                 f"= {self.num_attention_heads}"
             )
-        if self.head_dim % 2:
-            raise ConfigError(f"head_dim = {self.head_dim}; allowed: an even number")
+        if self.head_dim % 2 or self.head_dim > MAX_HEAD_DIM:
+            raise ConfigError(f"head_dim = {self.head_dim}; allowed: an even number up to {MAX_HEAD_DIM}")
         check_eos_token_ids(self.eos_token_ids, self.vocab_size)
 
 
@@ -158,6 +160,7 @@ def parse_llama(architecture: str, config: dict[str, Any], generation: dict[str,
     except msgspec.ValidationError as error:
         raise ConfigError(f"{error}") from None
     require_positive(json, *_SIZES, "rms_norm_eps")
+    require_layers("num_hidden_layers", json.num_hidden_layers)
     rope_theta, llama3 = _rope(json)
     return LlamaConfig(
         architecture=architecture,

@@ -9,16 +9,29 @@ from flover_backend.errors import ConfigError
 MAX_EOS_TOKEN_IDS = 64
 """Beside as many `stop_token_ids` of a request; min_tokens masks them all (kernels/row_layout.py, MAX_MASKS)."""
 
+MAX_LAYERS = 10_000
+"""Far above any model; a damaged number must not have billions of names written down before a tensor is missed."""
+
+MAX_HEAD_DIM = 4096
+"""Likewise: tables of its size are made before the weights are looked at."""
+
 _HUGE = 2**63
+_LARGEST_SIZE = 2**31
 _DTYPES = ("float32", "float16", "bfloat16")
 
 
 def require_positive(json: Any, *names: str) -> None:
-    """Raise `ConfigError` naming the first of these attributes that is neither None nor finite and above 0."""
+    """Raise `ConfigError` naming the first of these attributes that is neither None nor above 0 and at most 2^31."""
     for name in names:
         value = getattr(json, name)
-        if value is not None and not 0 < value < _HUGE:
-            raise ConfigError(f"{name} = {value}; allowed: a finite number greater than 0")
+        if value is not None and not 0 < value <= _LARGEST_SIZE:
+            raise ConfigError(f"{name} = {value}; allowed: a number greater than 0, at most {_LARGEST_SIZE}")
+
+
+def require_layers(name: str, value: int) -> None:
+    """Raise `ConfigError` unless the number of layers is one that a model can have."""
+    if not 0 < value <= MAX_LAYERS:
+        raise ConfigError(f"{name} = {value}; allowed: 1 .. {MAX_LAYERS}")
 
 
 def positive(name: str, value: Any) -> float:

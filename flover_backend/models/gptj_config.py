@@ -18,6 +18,7 @@ from flover_backend.models.config_values import (
     check_eos_token_ids,
     dtype_name,
     eos_token_ids,
+    require_layers,
     require_positive,
 )
 from flover_backend.models.neutral import require_neutral
@@ -117,6 +118,7 @@ def parse_gptj(architecture: str, config: dict[str, Any], generation: dict[str, 
     require_neutral(config | {"max_position_embeddings": json.n_positions}, own=_OWN)
     require_positive(json, "vocab_size", "n_embd", "n_head", "n_layer", "n_positions", "rotary_dim", "n_inner")
     require_positive(json, "layer_norm_epsilon")
+    require_layers("n_layer", json.n_layer)
     return GptjConfig(
         architecture=architecture,
         vocab_size=json.vocab_size,

@@ -179,7 +179,7 @@ def _weight_map(model_dir: Path) -> dict[str, str]:
     path = model_dir / INDEX
     try:
         weight_map = json.loads(path.read_bytes())["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path}: not an index of safetensors shards ({error!r}); expected a weight_map") from None
     if not isinstance(weight_map, dict) or not all(_is_file_name(value) for value in weight_map.values()):
         raise ConfigError(f"{path}: weight_map must map tensor names to file names of the same directory")

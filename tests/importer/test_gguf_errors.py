@@ -46,6 +46,7 @@ CASES = {
     "architecture": (_architecture("gptj"), "general.architecture is 'gptj'; the import knows llama, qwen2, qwen3"),
     "no layers": (_without("llama.block_count"), "metadata key llama.block_count is missing"),
     "odd layers": (_metadata(llama__block_count=-1.5), "llama.block_count is -1.5; a positive whole number"),
+    "billions of layers": (_metadata(llama__block_count=2**31 - 1), "block_count is 2147483647, but .* 30 tensors"),
     "experts": (_metadata(llama__expert_count=8), "llama.expert_count is 8; the import does not support it"),
     "window": (_metadata(llama__attention__sliding_window=4096), "llama.attention.sliding_window is 4096"),
     "rope type": (_metadata(llama__rope__scaling__type="yarn"), "llama.rope.scaling.type is 'yarn'"),
