@@ -1,4 +1,4 @@
-"""Malformed requests to a live server over gRPC, HTTP and the engine's socket: tests/fuzz/bombard.py says what is due."""
+"""Malformed requests over gRPC, HTTP and the engine's socket to a live server, as tests/fuzz/bombard.py makes them."""
 
 from __future__ import annotations
 
