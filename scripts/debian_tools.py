@@ -55,7 +55,7 @@ def _unpack(package: str, place: Path) -> None:
 
 def _download(package: str, folder: Path) -> Path:
     """The package's file. A machine that has never read Debian's lists reads them first, which takes root."""
-    command = ["apt-get", "download", "-qq", package]
+    command = ["apt-get", "-o", "Acquire::Retries=3", "download", "-qq", package]
     try:
         _run(command, str(folder))
     except NoProgram:

@@ -7,7 +7,7 @@ from itertools import count
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import BigValueGraphMode, LegendDisplayMode, LegendPlacement, StackingMode
+from grafana_foundation_sdk.models.common import BigValueGraphMode, LegendDisplayMode, LegendPlacement
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DataSourceRef,
@@ -72,8 +72,6 @@ def _panel(panel: Panel, span: int) -> stat.Panel | timeseries.Panel:
         legend = common.VizLegendOptions().show_legend(True).placement(LegendPlacement.BOTTOM)
         made = timeseries.Panel().line_width(1).fill_opacity(10).height(PANEL_HEIGHT).min(0)
         made.legend(legend.display_mode(LegendDisplayMode.LIST).calcs([]))
-        if panel.is_stacked:
-            made.stacking(common.StackingConfig().mode(StackingMode.NORMAL).group("A"))
     made.title(panel.title).description(panel.description).datasource(SOURCE).unit(panel.unit).span(span)
     for number, query in enumerate(panel.queries):
         made.with_target(

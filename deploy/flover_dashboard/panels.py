@@ -32,7 +32,6 @@ class Panel:
     unit: str
     queries: tuple[Query, ...]
     is_stat: bool = False
-    is_stacked: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,14 +126,12 @@ ROWS = (
                 "Accepted requests that ended, by reason, per second.",
                 units.RequestsPerSecond,
                 (Query(rate("flover_requests_finished_total", "reason"), "{{reason}}"),),
-                is_stacked=True,
             ),
             Panel(
                 "Requests rejected",
                 "Requests that were never accepted, by reason, per second.",
                 units.RequestsPerSecond,
                 (Query(rate("flover_requests_rejected_total", "reason"), "{{reason}}"),),
-                is_stacked=True,
             ),
             Panel(
                 "Tokens per second",
@@ -234,9 +231,12 @@ ROWS = (
             ),
             Panel(
                 "Engine trouble",
-                "Since the server started: idle checks that found a leak.",
+                "Since the server started: engines that were started again, idle checks that found a leak.",
                 units.Short,
-                (Query("sum(flover_integrity_failures_total{})", "integrity failures"),),
+                (
+                    Query("sum(flover_engine_restarts_total{})", "restarts"),
+                    Query("sum(flover_integrity_failures_total{})", "integrity failures"),
+                ),
             ),
         ),
     ),

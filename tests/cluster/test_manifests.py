@@ -17,9 +17,9 @@ from live_server import ROOT
 from manifests import KUBERNETES, Object, container, mounts, one, pod, rendered, volumes
 
 from flover_backend.config import ModelJson
+from flover_backend.host.checks import SHM_PER_FRONT
 from flover_backend.metric_families import FAMILIES
 from flover_backend.observer import DRAIN_GRACE_S
-from flover_install.checks import SHM_PER_FRONT
 from flover_install.options import options_from, parser
 
 VERSIONS = ("1.29", "1.37")
@@ -97,6 +97,8 @@ def test_probes_ask_for_the_model() -> None:
     assert "--model-control-mode=explicit" in container()["args"]
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container()[name]["httpGet"]["path"] == f"/v2/models/{loaded[0]}/ready"
+    liveness = container()["livenessProbe"]
+    assert liveness["periodSeconds"] * liveness["failureThreshold"] >= 180  # an engine may be starting again
     startup = container()["startupProbe"]
     longest_load = startup["periodSeconds"] * startup["failureThreshold"]
     assert longest_load >= 1800

@@ -11,6 +11,7 @@ import gc
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 import grpc
@@ -124,7 +125,8 @@ class _Stream:
         while (response := await read()) is not end:
             append((now(), response))
             if wanted and not self._is_cancelled:
-                got += num_tokens(response)
+                with suppress(ValueError):  # an error ends the stream; `answer` reads it
+                    got += num_tokens(response)
                 if got >= wanted:
                     self._cancel(stream)
         if not self._is_cancelled and (code := await stream.code()) is not grpc.StatusCode.OK:
