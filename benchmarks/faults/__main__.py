@@ -5,21 +5,41 @@ Exit status: 0 every bar held; 1 one was missed, or nothing could be measured; 2
 
 from __future__ import annotations
 
+import enum
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
+import torch
 import typer
 from rich.console import Console
 
+from benchmarks.faults.deadlines import Deadlines, measure_deadlines
+from benchmarks.faults.deaths import Deaths, measure_deaths
 from benchmarks.faults.overload import Overload, measure_overload
 from benchmarks.faults.rows import Row, markdown
+from benchmarks.faults.silent import Silent, measure_silent
+from benchmarks.pa.errors import MeasurementFailed
+from flover_backend.bench_engine.machine import describe_machine, in_words
 from flover_backend.errors import FloverError
 
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
+Tell = Callable[[str], None]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+class Part(enum.Enum):
+    """What can be measured by itself."""
+
+    OVERLOAD = "overload"
+    SILENT = "silent"
+    DEADLINES = "deadlines"
+    DEATHS = "deaths"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,9 +54,11 @@ def main(arguments: list[str] | None = None) -> None:
 @app.command()
 def faults(
     *,
+    part: Annotated[list[Part] | None, typer.Option(help="One of them; again for more.", show_default="all")] = None,
     out: Annotated[Path, typer.Option(help="Folder for faults.json and faults.md.")] = Path("out/faults"),
     repeats: Annotated[int, typer.Option(min=1, help="Of each measurement.")] = 3,
     seed: Annotated[int, typer.Option(help="Prompts and lengths follow from it.")] = 1,
+    write_docs: Annotated[bool, typer.Option(help="Put the table into docs/reliability.md too.")] = False,
 ) -> None:
     """Measure what faults cost."""
     console = Console()
@@ -45,18 +67,51 @@ def faults(
     def tell(line: str) -> None:
         console.print(f"{time.monotonic() - started:6.1f} s  {line}", markup=False, highlight=False, soft_wrap=True)
 
-    rows = measure_overload(Overload(repeats=repeats, seed=seed), tell)
-    _save(rows, out)
+    rows: list[Row] = []
+    facts = describe_machine(torch.device("cpu"))
+    for one in part or list(Part):
+        tell(f"{one.value} ...")
+        rows += _measured(one, repeats, seed, tell)
+        _save(rows, facts, out)
     console.print(markdown(rows), markup=False, highlight=False, soft_wrap=True)
+    tell(f"saved: {out}")
+    if write_docs:
+        DOCS.write_text(with_table(DOCS.read_text(), report(rows, facts)))
     if not all(row.is_held for row in rows):
         raise typer.Exit(1)
 
 
-def _save(rows: list[Row], out: Path) -> None:
+def _measured(part: Part, repeats: int, seed: int, tell: Tell) -> list[Row]:
+    match part:
+        case Part.OVERLOAD:
+            return measure_overload(Overload(repeats=repeats, seed=seed), tell)
+        case Part.SILENT:
+            return measure_silent(Silent(repeats=repeats, seed=seed), tell)
+        case Part.DEADLINES:
+            return measure_deadlines(Deadlines(repeats=repeats, seed=seed), tell)
+        case Part.DEATHS:
+            return measure_deaths(Deaths(repeats=repeats, seed=seed), tell)
+
+
+def _save(rows: list[Row], facts: dict[str, Any], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    content = {"rows": msgspec.to_builtins(rows)}
+    content = {"machine": facts, "rows": msgspec.to_builtins(rows)}
     (out / "faults.json").write_text(json.dumps(content, indent=1) + "\n")
-    (out / "faults.md").write_text(markdown(rows))
+    (out / "faults.md").write_text(report(rows, facts))
+
+
+def report(rows: list[Row], facts: dict[str, Any]) -> str:
+    """The table, and where it was measured."""
+    return f"{markdown(rows)}\nMedians of the repeats, and their range. {facts['time']}, {in_words(facts)}.\n"
+
+
+def with_table(text: str, table: str) -> str:
+    """The page with another table between its marks. Raises `MeasurementFailed` where they are not."""
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end):
+        raise MeasurementFailed(f"{DOCS} has no {BEGIN} ... {END}; put the marks where the table is to stand")
+    return f"{head}{begin}\n{table}{end}{tail}"
 
 
 if __name__ == "__main__":

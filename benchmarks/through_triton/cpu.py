@@ -49,7 +49,7 @@ class CpuTimes:
 def look(root: int) -> CpuTimes:
     """At a process and all its descendants. One that ends meanwhile is left out."""
     found = CpuTimes()
-    for pid in _family(root):
+    for pid in family(root):
         try:
             kind = _kind((Path("/proc", str(pid)) / "cmdline").read_bytes().decode(errors="replace"))
             for task in Path("/proc", str(pid), "task").iterdir():
@@ -60,7 +60,8 @@ def look(root: int) -> CpuTimes:
     return found
 
 
-def _family(root: int) -> list[int]:
+def family(root: int) -> list[int]:
+    """Process ids of a process and all its descendants, parents first."""
     parents: dict[int, int] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -68,10 +69,10 @@ def _family(root: int) -> list[int]:
                 parents[int(folder.name)] = int(_stat(folder / "stat")[1][1])
             except (OSError, ValueError):
                 continue
-    family = [root]
-    for pid in family:
-        family += [child for child, parent in parents.items() if parent == pid]
-    return family
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
 
 
 def _stat(path: Path) -> tuple[str, list[str]]:

@@ -22,6 +22,8 @@ from flover_backend.host.checks import Check
 OWN_BACKEND = "flover"
 TENSORS = {"input": INPUTS, "output": OUTPUTS}
 SETTINGS: dict[str, Any] = {"model_transaction_policy": {"decoupled": True}, "max_batch_size": 0}
+LOAD_S = 20.0
+"""What a load and a death soon after it may take, as far as restarts are counted."""
 OF_TRITON = ("dynamic_batching", "sequence_batching", "ensemble_scheduling", "response_cache")
 """Parts of config.pbtxt that this backend cannot serve under, or that would change what it does."""
 
@@ -217,6 +219,14 @@ def _check_keys(config: ModelJson) -> list[Check]:
     if config.engine_python is not None and not os.access(config.engine_python, os.X_OK):
         text = f"engine_python {config.engine_python} is no program"
         found.append(Check("fail", "model.json", text, "give the path of a Python 3.10+ with torch"))
+    restarts, window_s = config.engine_restarts, config.engine_restart_window_s
+    if restarts == 0:
+        text = "engine_restarts is 0: the first death of an engine takes the model out of service"
+        found.append(Check("warn", "model.json", text, "leave it out (3) unless something else reloads the model"))
+    elif window_s < restarts * LOAD_S:
+        text = f"engine_restart_window_s is {window_s:g}: an engine that dies in each load is started again for ever"
+        advice = f"give at least {restarts * LOAD_S:g}, {LOAD_S:g} for each of engine_restarts {restarts}"
+        found.append(Check("warn", "model.json", text, advice))
     return found
 
 

@@ -105,7 +105,7 @@ def _fields(ending: Ending) -> dict[str, object]:
         "total_ms": _milliseconds(ending.end_time - ending.arrival_time),
     }
     if ending.accepted and ending.drawn_seed is not None:
-        fields["seed"] = ending.drawn_seed
+        fields["seed"] = str(ending.drawn_seed)  # readers of JSON round numbers of 64 bits
     return fields
 
 

@@ -174,7 +174,7 @@ def check_shared_memory(facts: HostFacts, fronts: int, per_front: int = SHM_PER_
     """`per_front`: bytes that Triton takes for a stub."""
     needed = fronts * per_front
     has = f"/dev/shm has {facts.shm_free // MIB} of {facts.shm_total // MIB} MiB free"
-    text = f"{has}; {fronts} fronts take {needed // MIB}"
+    text = f"{has}; {fronts} front{'s take' if fronts != 1 else ' takes'} {needed // MIB}"
     advice = "start the container with --shm-size=1g"
     if facts.shm_free < needed:
         return Check("fail", "shared memory", text, f"{advice}, or lower --instances")

@@ -112,6 +112,19 @@ def test_a_wrong_model_json(tmp_path: Path, model_json: object, said: str, advic
     assert said in fault and advice in fault
 
 
+@pytest.mark.parametrize(
+    ("model_json", "said", "advice"),
+    [
+        ({"engine_restarts": 0}, "the first death of an engine takes the model out of service", "leave it out"),
+        ({"engine_restart_window_s": 30}, "is started again for ever", "give at least 60"),
+    ],
+)
+def test_restarts_that_do_not_help(tmp_path: Path, model_json: object, said: str, advice: str) -> None:
+    model = only_model(make_repository(tmp_path, model_json))  # type: ignore[arg-type]
+    (warning,) = at_level(model.checks, "warn")
+    assert said in warning and advice in warning
+
+
 def test_tokenizers(tmp_path: Path) -> None:
     directory = copy_model(tmp_path)
     repository = make_repository(tmp_path, {"model": str(directory)})

@@ -26,6 +26,8 @@ class Call:
     """False: one response, with all tokens."""
     cancel_after: int | None = None
     """Its stream is cancelled once so many tokens came; 0: as soon as it is sent."""
+    deadline_ms: int | None = None
+    """The request's own."""
     batched: bool = False
     """For a model with max_batch_size: tensors with a first dimension of 1, prompt and number of tokens alone."""
 

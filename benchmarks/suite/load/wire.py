@@ -31,6 +31,8 @@ def request_bytes(call: Call, model: str) -> bytes:
             continue
         message.inputs.add(name=name, datatype=datatype, shape=[1, length] if call.batched else [length])
         message.raw_input_contents.append(raw)
+    if call.deadline_ms is not None:
+        message.parameters["deadline_ms"].int64_param = call.deadline_ms
     message.outputs.add(name=IDS)
     content: bytes = message.SerializeToString()
     return content
