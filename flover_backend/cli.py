@@ -34,6 +34,10 @@ def main() -> None:
 @app.command()
 @with_model_json_flags
 def serve(
+    server_arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="-- --OPTION=VALUE", help="Options of tritonserver itself; paths absolute."),
+    ] = None,
     *,
     model: Annotated[
         str | None, typer.Option(help="Hugging Face directory, or llama-demo or gptj-demo.", show_default="llama-demo")
@@ -56,9 +60,13 @@ def serve(
     from flover_backend.serve import serve as run
     from flover_backend.server import ServerOptions
 
+    further = tuple(server_arguments or ())
+    if stray := [argument for argument in further if not argument.startswith("--")]:
+        raise typer.BadParameter(f"{stray[0]!r} is no option of tritonserver's: give --OPTION=VALUE behind --")
     config = model_json({"model": _absolute(model), **keys})
     show, own_lines = functools.partial(print, file=sys.stderr), log_file is None
-    run(ServerOptions(config, name, instances, host, http_port, grpc_port, metrics_port, log_file, show, own_lines))
+    ports = (http_port, grpc_port, metrics_port)
+    run(ServerOptions(config, name, instances, host, *ports, log_file, show, own_lines, further))
 
 
 def _absolute(model: str | None) -> str | None:

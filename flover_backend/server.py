@@ -56,6 +56,8 @@ class ServerOptions:
     """Called from a thread with each warning and error."""
     show_own_lines: bool = False
     """`show` gets what this backend tells, too: its configuration, its memory, each drain; not each request."""
+    server_arguments: tuple[str, ...] = ()
+    """Further options of tritonserver, such as --grpc-use-ssl=true. It runs elsewhere: paths are absolute."""
 
     def instance_count(self) -> int:
         """The number of fronts."""
@@ -202,6 +204,7 @@ class TritonServer:
             f"--grpc-port={self.ports.grpc}",
             f"--metrics-address={host}",
             f"--metrics-port={self.ports.metrics}",
+            *options.server_arguments,
         ]
 
     def is_ready(self) -> bool:

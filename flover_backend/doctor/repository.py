@@ -14,7 +14,7 @@ from typing import Any
 from flover_backend.config import ModelJson, load_model_json
 from flover_backend.doctor.config_pbtxt import ConfigUnread, read_config_pbtxt
 from flover_backend.errors import ConfigError
-from flover_backend.front.model_dir import resolve_model_dir
+from flover_backend.front.model_dir import model_dir_of_repository
 from flover_backend.front.tensors import INPUTS, OUTPUTS, check_model_config
 from flover_backend.front.tokenizer import load_tokenizer
 from flover_backend.host.checks import Check
@@ -232,7 +232,7 @@ def _check_keys(config: ModelJson) -> list[Check]:
 
 def _add_version(found: FoundModel, name: str, config: ModelJson, version: Path) -> None:
     try:
-        model_dir = resolve_model_dir(config.model, version)
+        model_dir = model_dir_of_repository(config.model, version)
         tokenizer = load_tokenizer(model_dir)
     except ConfigError as error:
         found.checks.append(Check("fail", "model", str(error), "mend `model` in model.json, or the directory"))

@@ -20,7 +20,7 @@ from flover_backend.errors import FloverError, InvalidRequest
 from flover_backend.front import tensors
 from flover_backend.front.logs import Log
 from flover_backend.front.metrics_export import MetricsWriter
-from flover_backend.front.model_dir import resolve_model_dir
+from flover_backend.front.model_dir import model_dir_of_repository
 from flover_backend.front.numpy_check import check_numpy
 from flover_backend.front.responses import Responder
 from flover_backend.front.sender import SenderPool
@@ -75,7 +75,7 @@ def _load(args: dict[str, str], server: int) -> FrontService:
     log = Log(front_name, config.log_format, getattr(pb_utils, "Logger", None))
     client = EngineSupervisor.connect(
         config,
-        resolve_model_dir(config.model, version_dir),
+        model_dir_of_repository(config.model, version_dir),
         args["model_name"],
         args["model_version"],
         server,

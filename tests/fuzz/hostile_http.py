@@ -36,7 +36,7 @@ VALUES: tuple[Any, ...] = (
     ),
 )
 GOOD = {"text_input": "Hi", "max_tokens": 3}
-DEPTH = 60
+DEPTHS = (9, 60, 1500, 20_000)
 """Of nesting. Far deeper JSON is read by Triton alone, before any backend sees it (docs/security.md)."""
 
 
@@ -135,7 +135,8 @@ def _generate(chance: random.Random) -> bytes:
     body: Any = fields if chance.random() < 0.9 else chance.choice(VALUES)
     text = json.dumps(body)
     if chance.random() < 0.08:
-        text = text[:-1] + ', "stop": ' + "[" * DEPTH + "]" * DEPTH + "}"
+        depth = chance.choice(DEPTHS)
+        text = text[:-1] + ', "stop": ' + "[" * depth + "]" * depth + "}"
     return text.encode()
 
 
