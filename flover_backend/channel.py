@@ -14,7 +14,7 @@ import msgspec
 
 from flover_backend.request import Request
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAX_FRAME_BYTES = 64 << 20
 _LENGTH = struct.Struct("<I")
 
@@ -160,6 +160,8 @@ class Tokens(_Message, tag="tokens", frozen=True):
     """`FinishReason` values."""
     logprobs: dict[int, list[tuple[float, int, list[tuple[int, float]]]]] = {}
     """Entry number -> per new token (logprob, rank, top [(id, logprob)])."""
+    queue_seconds: dict[int, float] = {}
+    """Key -> from arrival to the first row, of each request whose first tokens these are."""
 
 
 class Ended(_Message, tag="ended", frozen=True):

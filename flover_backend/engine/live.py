@@ -38,6 +38,8 @@ class LiveRequest:
     num_prompt_tokens: int
     counts_at_end: bool
     sequences: list[LiveSequence] = field(default_factory=list)
+    queue_seconds: float | None = None
+    """From arrival to the first row; None while it waits for one."""
     has_first_token: bool = False
     """Any sequence has one."""
 

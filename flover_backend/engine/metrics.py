@@ -77,9 +77,9 @@ class EngineMetrics:
             self._add("flover_reorder_bytes_moved_total", stats.bytes_moved)
             self._add("flover_reorder_seconds_total", stats.reorder_seconds)
 
-    def started(self, live: LiveRequest, time: float) -> None:
-        """A request got its first row."""
-        self._distributions["flover_queue_time_seconds"].observe(time - live.arrival_time)
+    def started(self, queue_seconds: float) -> None:
+        """A request got its first row, so long after its arrival."""
+        self._distributions["flover_queue_time_seconds"].observe(queue_seconds)
 
     def tokens(self, live: LiveRequest, sequence: LiveSequence, num_new: int, now: float) -> None:
         """`num_new` tokens of a sequence go to its front; `live` and `sequence` do not count them yet."""

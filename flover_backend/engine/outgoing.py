@@ -17,6 +17,7 @@ class FrontNews:
     token_ids: list[list[int]] = field(default_factory=list)
     finish: list[int] = field(default_factory=list)
     logprobs: dict[int, list[tuple[float, int, list[tuple[int, float]]]]] = field(default_factory=dict)
+    queue_seconds: dict[int, float] = field(default_factory=dict)
     ended: list[Ended] = field(default_factory=list)
 
     def add(self, update: SequenceUpdate) -> None:
@@ -30,5 +31,7 @@ class FrontNews:
 
     def messages(self) -> list[Tokens | Ended]:
         """In the order in which they are to be sent."""
-        tokens = [Tokens(self.keys, self.indexes, self.token_ids, self.finish, self.logprobs)] if self.keys else []
-        return [*tokens, *self.ended]
+        if not self.keys:
+            return [*self.ended]
+        tokens = Tokens(self.keys, self.indexes, self.token_ids, self.finish, self.logprobs, self.queue_seconds)
+        return [tokens, *self.ended]

@@ -201,7 +201,8 @@ class EngineService:
             self._ring.append(stats.iteration)
             self._metrics.iteration(stats)
             for live in filter(None, map(self._live.get, stats.started_keys)):
-                self._metrics.started(live, stats.iteration.time)
+                live.queue_seconds = stats.iteration.time - live.arrival_time
+                self._metrics.started(live.queue_seconds)
         self._publish(updates, now)
         self._reporter.touch()
 
@@ -225,7 +226,10 @@ class EngineService:
         assert live is not None
         sequence = live.sequences[update.index]
         self._metrics.tokens(live, sequence, len(update.token_ids), now)
-        live.has_first_token = live.has_first_token or bool(update.token_ids)
+        if update.token_ids and not live.has_first_token:
+            live.has_first_token = True
+            if live.queue_seconds is not None:
+                front.queue_seconds[live.key] = live.queue_seconds
         sequence.num_tokens += len(update.token_ids)
         sequence.last_time = now
         front.add(update)

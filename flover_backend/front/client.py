@@ -59,6 +59,9 @@ class EngineHandler(Protocol):
     engine's failure, `on_failed` is called.
     """
 
+    def on_started(self, key: int, queue_seconds: float) -> None:
+        """The request waited so long for its first row; just before its first tokens."""
+
     def on_tokens(
         self, key: int, index: int, token_ids: list[int], finish: FinishReason, logprobs: list[TokenLogprob] | None
     ) -> None:
@@ -277,6 +280,8 @@ class EngineClient:
 
     def _dispatch(self, message: ToFront, handler: EngineHandler) -> None:
         if isinstance(message, Tokens):
+            for key, queue_seconds in message.queue_seconds.items():
+                handler.on_started(key & KEY_MASK, queue_seconds)
             entries = zip(message.keys, message.indexes, message.token_ids, message.finish, strict=True)
             for entry, (key, index, token_ids, finish) in enumerate(entries):
                 handler.on_tokens(key & KEY_MASK, index, token_ids, FinishReason(finish), message.logprobs.get(entry))

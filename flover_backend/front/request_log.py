@@ -51,6 +51,8 @@ class Ending:
     end_time: float
     drawn_seed: int | None = None
     """None when the client gave one, or none was needed."""
+    queue_seconds: float | None = None
+    """From arrival to its first row, as the engine says; None when it never had a token."""
 
 
 class RequestLog:
@@ -101,6 +103,7 @@ def _fields(ending: Ending) -> dict[str, object]:
         "output_tokens": ending.output_tokens,
         "n": ending.n,
         "stream": ending.stream,
+        "queue_ms": None if ending.queue_seconds is None else _milliseconds(ending.queue_seconds),
         "first_token_ms": None if first is None else _milliseconds(first - ending.arrival_time),
         "total_ms": _milliseconds(ending.end_time - ending.arrival_time),
     }

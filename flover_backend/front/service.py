@@ -199,6 +199,12 @@ class FrontService:
 
     # the engine's news (EngineHandler)
 
+    def on_started(self, key: int, queue_seconds: float) -> None:
+        """For the request's log line."""
+        stream = self._live.get(key)
+        if stream is not None:
+            stream.queue_seconds = queue_seconds
+
     def on_tokens(
         self, key: int, index: int, token_ids: list[int], finish: FinishReason, logprobs: list[TokenLogprob] | None
     ) -> None:

@@ -79,6 +79,7 @@ class Stream:
         self.arrival_time = arrival_time
         self.request_id = ""
         self.drawn_seed: int | None = None
+        self.queue_seconds: float | None = None
         self.accepted = False
         self._responder = responder
         self._owner = owner
@@ -208,6 +209,7 @@ class Stream:
             self._first_token_time,
             time.monotonic(),
             self.drawn_seed,
+            self.queue_seconds,
         )
 
     def _ask_to_be_served(self, schedule: bool) -> None:

@@ -42,7 +42,7 @@ def test_the_releases_of_the_engines_packages() -> None:
 
 
 def test_every_field_of_a_requests_line_is_explained() -> None:
-    ending = Ending(1, "a", "length", "OK", True, True, 1, 1, 1, 0.0, 0.1, 0.2, 7)
+    ending = Ending(1, "a", "length", "OK", True, True, 1, 1, 1, 0.0, 0.1, 0.2, 7, 0.1)
     assert [name for name in _fields(ending) if f"`{name}`" not in LOGS] == []
     assert f"The first {REFUSAL_LINES} refusals of a second" in LOGS
     assert f"the first {REQUEST_ID_LENGTH} characters" in LOGS

@@ -33,6 +33,7 @@ def only(lines: list[dict[str, str]]) -> dict[str, str]:
 @pytest.mark.parametrize("stream", [False, True])
 def test_finished(host: FrontHost, finish: FinishReason, stream: bool) -> None:
     request = sent(host, [4, 5, 6], {"seed": 1}, stream=stream)
+    host.service.on_started(request.key, 0.0625)
     host.tokens(request, [40])
     host.tokens(request, [41], finish)
     line = only(host.log_lines())
@@ -46,6 +47,7 @@ def test_finished(host: FrontHost, finish: FinishReason, stream: bool) -> None:
         "output_tokens": "2",
         "n": "1",
         "stream": str(stream).lower(),
+        "queue_ms": "62.5",
     }
 
 
@@ -213,7 +215,7 @@ def test_an_id_survives_or_becomes_printable(given: str) -> None:
 def test_json_has_the_same_fields() -> None:
     Logger.lines = []
     requests = RequestLog(Log("f", "json", Logger))
-    requests.ended(Ending(5, 'q"\n', "length", "OK", True, True, 2, 3, 8, 1.0, 1.25, 3.0, 2**64 - 1))
+    requests.ended(Ending(5, 'q"\n', "length", "OK", True, True, 2, 3, 8, 1.0, 1.25, 3.0, 2**64 - 1, 0.125))
     requests.flush()
     record = json.loads(Logger.lines[0][1])
     assert record.pop("time") > 0
@@ -229,6 +231,7 @@ def test_json_has_the_same_fields() -> None:
         "output_tokens": 8,
         "n": 2,
         "stream": True,
+        "queue_ms": 125.0,
         "first_token_ms": 250.0,
         "total_ms": 2000.0,
         "seed": "18446744073709551615",

@@ -19,6 +19,7 @@ class Recorder:
         self.finish: dict[tuple[int, int], FinishReason] = {}
         self.logprobs: list[TokenLogprob] = []
         self.ended: dict[int, tuple[str, str, str]] = {}
+        self.queue_seconds: dict[int, float] = {}
         self.statuses: list[Status] = []
         self.metrics: list[Metrics] = []
         self.leader: list[Metrics | None] = []
@@ -26,6 +27,10 @@ class Recorder:
         self.drains = 0
         self.num_ends_twice = 0
         self._news = threading.Condition()
+
+    def on_started(self, key: int, queue_seconds: float) -> None:
+        assert (key, 0) not in self.tokens
+        self._record(lambda: self.queue_seconds.__setitem__(key, queue_seconds))
 
     def on_tokens(
         self, key: int, index: int, token_ids: list[int], finish: FinishReason, logprobs: list[TokenLogprob] | None

@@ -34,6 +34,9 @@ def test_fused_requests_count_exactly_and_equal_lone_ones(host: Host, model: str
     with host.observe() as observer:
         wait_until(lambda: observer.metrics().gauges["flover_requests_running"] == 0, "the end")
         metrics, records = observer.metrics(), observer.iterations(0)
+    assert len(recorder.queue_seconds) == 2 * len(PROMPTS)
+    waited = metrics.counters["flover_queue_time_seconds_sum"]
+    assert sum(recorder.queue_seconds.values()) == pytest.approx(waited) and waited > 0
     assert metrics.counters["vllm:prompt_tokens_total"] == 2 * sum(map(len, PROMPTS))
     assert metrics.counters["flover_prefill_tokens_total"] == 2 * sum(map(len, PROMPTS))
     assert metrics.counters["flover_decode_tokens_total"] == 2 * 12 * len(PROMPTS)

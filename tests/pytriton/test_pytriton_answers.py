@@ -52,6 +52,9 @@ class PlainFront:
     def close(self) -> None:
         self._client.close()
 
+    def on_started(self, key: int, queue_seconds: float) -> None:
+        pass
+
     def on_tokens(
         self, key: int, index: int, token_ids: list[int], finish: FinishReason, logprobs: list[TokenLogprob] | None
     ) -> None:
