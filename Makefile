@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 SPREAD := -n 2 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-all test-gpu sanitize-gpu lint format docs fuzz fuzz-live bench bench-gpu bench-faults perf genai-perf clean distclean
+.PHONY: help setup demo serve test test-all test-gpu sanitize-gpu lint format docs fuzz fuzz-live bench bench-gpu bench-faults soak perf genai-perf clean distclean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -64,6 +64,9 @@ perf: setup ## perf_analyzer in each of its modes on a server with the bundled m
 
 bench-faults: setup ## overload, silent clients, deadlines, deaths: what they cost, held against the bars
 	@$(BIN)/python -m benchmarks.faults
+
+soak: setup ## 30 minutes of mixed traffic, cancels, bad requests, overload and faults; every accepted request accounted for
+	@$(BIN)/python -m benchmarks.soak
 
 genai-perf: setup ## make .venv-genai-perf: genai-perf, and a perf_analyzer for it (docs/measuring.md)
 	@$(BIN)/python scripts/genai_perf.py

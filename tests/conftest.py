@@ -19,20 +19,7 @@ if not any(Path("/dev").glob("nvidia[0-9]*")):
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 SERVERS = frozenset(
-    {
-        "benchmarks",
-        "cli",
-        "client",
-        "cluster",
-        "deploy",
-        "faults",
-        "live",
-        "neighbours",
-        "process",
-        "pytriton",
-        "server",
-    }
-    | {"top"}
+    "benchmarks cli client cluster deploy faults live neighbours process pytriton server top".split()  # noqa: SIM905
 )
 """Folders whose tests start processes and look at what they leave behind: one after another, in one process."""
 

@@ -28,6 +28,8 @@ class Call:
     """Its stream is cancelled once so many tokens came; 0: as soon as it is sent."""
     deadline_ms: int | None = None
     """The request's own."""
+    message: bytes = b""
+    """A ModelInferRequest to send instead of one made of the above."""
     batched: bool = False
     """For a model with max_batch_size: tensors with a first dimension of 1, prompt and number of tokens alone."""
 
@@ -43,6 +45,8 @@ class Answer:
     """float64 [responses]: when each came."""
     tokens: Counts = field(default_factory=lambda: np.empty(0, np.int32))
     """int32 [responses]: how many tokens it held."""
+    finish: str = ""
+    """Of the last response, where `finish_reason` was asked for; of several sequences with commas between."""
     code: str = ""
     """Of a request that failed, such as UNAVAILABLE or INVALID_ARG; empty for others, cancelled ones too."""
     message: str = ""

@@ -13,11 +13,14 @@ from benchmarks.suite.load.calls import Call
 
 METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 IDS = "output_ids"
+FINISH = "finish_reason"
 BATCHED = ("input_ids", "max_tokens")
 
 
 def request_bytes(call: Call, model: str) -> bytes:
-    """A ModelInferRequest with token ids, which asks for token ids."""
+    """A ModelInferRequest with token ids, which asks for token ids, unless the call has one of its own."""
+    if call.message:
+        return call.message
     message = service_pb2.ModelInferRequest(model_name=model)
     tensors = (
         ("input_ids", "INT32", struct.pack(f"<{len(call.prompt)}i", *call.prompt), len(call.prompt)),
@@ -47,3 +50,22 @@ def num_tokens(response: bytes) -> int:
         if output.name == IDS:
             return len(raw) // 4
     return 0
+
+
+def finish_reason(response: bytes) -> str:
+    """Of a ModelStreamInferResponse: one a sequence, with commas between; empty where none was asked for."""
+    message = service_pb2.ModelStreamInferResponse.FromString(response).infer_response
+    for output, raw in zip(message.outputs, message.raw_output_contents, strict=True):
+        if output.name == FINISH:
+            return b",".join(_strings(raw)).decode()
+    return ""
+
+
+def _strings(raw: bytes) -> list[bytes]:
+    """Triton's BYTES: each with its length before it."""
+    found, place = [], 0
+    while place < len(raw):
+        (length,) = struct.unpack_from("<I", raw, place)
+        found.append(raw[place + 4 : place + 4 + length])
+        place += 4 + length
+    return found

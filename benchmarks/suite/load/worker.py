@@ -18,7 +18,7 @@ import grpc
 import numpy as np
 
 from benchmarks.suite.load.calls import Answer, Call
-from benchmarks.suite.load.wire import METHOD, num_tokens, request_bytes
+from benchmarks.suite.load.wire import METHOD, finish_reason, num_tokens, request_bytes
 
 OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
@@ -138,10 +138,11 @@ class _Stream:
 
     def answer(self) -> Answer:
         """After `run`. A response of an error counts as none."""
-        counts = []
+        counts, finish = [], ""
         for _, response in self._responses:
             try:
                 counts.append(num_tokens(response))
+                finish = finish_reason(response)
             except ValueError as error:
                 found = CODE.search(str(error))
                 self._code, self._text = found[1] if found else self._code or "UNKNOWN", str(error)
@@ -155,6 +156,7 @@ class _Stream:
             self._ended - self._start,
             times,
             np.array(counts, dtype=np.int32),
+            finish,
             "" if self._is_cancelled else self._code,
             "" if self._is_cancelled else self._text,
             self._is_cancelled,

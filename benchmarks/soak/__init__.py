@@ -1,0 +1,1 @@
+"""`python -m benchmarks.soak`: mixed traffic and faults for as long as asked; every accepted request accounted for."""

@@ -1,0 +1,86 @@
+"""What a server holds while nobody asks anything: memory, threads, descriptors, shared memory, blocks."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from flover_backend.lifeline import shared_memory_regions
+from flover_backend.server import TritonServer
+from flover_backend.top.exposition import Reading
+from flover_backend.top.scrape import scrape
+
+HELD = ("flover_requests_running", "flover_requests_waiting", "flover_waiting_tokens", "flover_kv_blocks_used")
+"""Gauges that are 0 when nobody asks anything."""
+WARM_ROUNDS = 2
+"""Memory is flat from the third round on."""
+GROWTH, GROWTH_MIB, GROWTH_COUNT = 1.1, 24.0, 6
+"""Allowed from the first half of the later rounds to the second: times as much and so many MiB; so many more things."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """By a tritonserver with its fronts and its engine."""
+
+    resident_mib: float
+    threads: int
+    descriptors: int
+    regions: int
+    """Files of theirs in /dev/shm."""
+
+    def in_words(self) -> str:
+        """Short."""
+        counts = f"{self.threads} threads, {self.descriptors} descriptors, {self.regions} regions"
+        return f"{self.resident_mib:.0f} MiB, {counts}"
+
+
+def look(server: TritonServer) -> Held:
+    """At all its processes. An engine may have outlived the front that was its parent; the session stays the same."""
+    pages = threads = descriptors = 0.0
+    for pid in _session(server.pid):
+        with suppress(OSError):
+            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            threads += len(list(Path(f"/proc/{pid}/task").iterdir()))
+            descriptors += len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return Held(pages * 4096 / 2**20, int(threads), int(descriptors), len(shared_memory_regions(server.pid)))
+
+
+def _session(leader: int) -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        with suppress(OSError):
+            if name.isdigit() and os.getsid(int(name)) == leader:
+                found.append(int(name))
+    return found
+
+
+def reading(server: TritonServer) -> Reading:
+    """Of /metrics. Raises `ScrapeFailed`."""
+    (found,) = scrape(server.metrics_url, (server.options.name,), timeout_s=10).values()
+    return found
+
+
+def still_held(found: Reading) -> str:
+    """The gauges that are not 0, in words; empty when all are."""
+    return ", ".join(f"{name} is {found.value(name):g}" for name in HELD if found.value(name))
+
+
+def growth(held: Sequence[Held]) -> list[str]:
+    """What is not flat over the later rounds; empty when all is, or there were too few rounds to tell."""
+    later = held[WARM_ROUNDS:]
+    if len(later) < 2:
+        return []
+    middle = len(later) // 2
+    problems = []
+    for name in ("resident_mib", "threads", "descriptors", "regions"):
+        before, after = (
+            statistics.median(getattr(one, name) for one in part) for part in (later[:middle], later[middle:])
+        )
+        allowed = before * GROWTH + GROWTH_MIB if name == "resident_mib" else before + GROWTH_COUNT
+        if after > allowed:
+            problems.append(f"{name} grew from {before:.0f} to {after:.0f}; allowed is {allowed:.0f}")
+    return problems
