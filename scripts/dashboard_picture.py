@@ -25,7 +25,7 @@ from scripts.prometheus_server import PrometheusServer, write_configuration  # n
 DASHBOARD = REPOSITORY / "deploy" / "grafana" / "flover.json"
 TARGET = REPOSITORY / "docs" / "images" / "dashboard.png"
 STEP_S = 1
-RATE_INTERVAL = "15s"
+RATE_INTERVAL = "30s"
 CONFIG = ModelJson(max_rows=16, max_queued_requests=32, kv_cache_tokens=2048)
 """Few rows, a short queue and a small KV buffer: each of them runs full once."""
 PHASES = ((3.0, 35), (8.0, 35), (40.0, 25), (5.0, 40))

@@ -16,7 +16,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from .panels import ROWS, Panel
+from .panels import ALERTS, ROWS, Panel
 
 WIDTH = 24
 """Columns of Grafana's grid."""
@@ -35,6 +35,9 @@ def build() -> dashboard.Dashboard:
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .time("now-1h", "now")
         .refresh("10s")
+        .annotation(
+            dashboard.AnnotationQuery().name("Alerts").datasource(SOURCE).expr(ALERTS).enable(True).icon_color("red")
+        )
         .with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
         .with_variable(_choice("model", 'label_values(flover_model_info{job="flover"}, model)'))
         .with_variable(_choice("instance", 'label_values(flover_model_info{job="flover", model=~"$model"}, instance)'))

@@ -8,6 +8,8 @@ from grafana_foundation_sdk.models import units
 
 CHOSEN = '{job="flover", model=~"$model", instance=~"$instance"}'
 """Label matchers that the dashboard's variables choose."""
+ALERTS = 'ALERTS{alertname=~"Flover.*", alertstate="firing"}'
+"""When an alert of deploy/prometheus fired: marked in every picture."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ UNIT_IN = (0.68, 0.36)
 GAP_IN = 0.08
 DPI = 100
 BACKGROUND, PANEL, EDGE, TEXT, FAINT, GRID = "#111217", "#181b1f", "#2a2d33", "#ccccdc", "#8e9099", "#2c2f35"
+ALARM = "#f2495c"
 COLORS = ("#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff")
 """Grafana's classic palette, in its order."""
 
@@ -44,6 +45,7 @@ def draw(path: Path, dashboard: dict[str, Any], ask: Ask) -> None:
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in dashboard["panels"])
     figure = Figure(figsize=(COLUMNS * UNIT_IN[0], rows * UNIT_IN[1]), facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
+    marked = [series for one in dashboard["annotations"]["list"] for series in ask(one["expr"])]
     for panel in dashboard["panels"]:
         frame = _Frame(figure, panel, rows)
         if panel["type"] == "row":
@@ -55,7 +57,7 @@ def draw(path: Path, dashboard: dict[str, Any], ask: Ask) -> None:
         if panel["type"] == "stat":
             _draw_stat(frame, panel, lines)
         else:
-            _draw_lines(frame, panel, lines)
+            _draw_lines(frame, panel, lines, marked)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI, facecolor=BACKGROUND)
 
@@ -118,13 +120,21 @@ def _draw_stat(frame: _Frame, panel: dict[str, Any], lines: list[tuple[str, Seri
     axes.text(0.5, 0.6, text, transform=axes.transAxes, ha="center", va="center", fontsize=24, color=COLORS[0])
 
 
-def _draw_lines(frame: _Frame, panel: dict[str, Any], lines: list[tuple[str, Series]]) -> None:
+def _draw_lines(
+    frame: _Frame, panel: dict[str, Any], lines: list[tuple[str, Series]], marked: Sequence[Series]
+) -> None:
     axes = frame.axes(0.62, 0.58, 0.15, 0.4)
     unit = panel["fieldConfig"]["defaults"]["unit"]
     for number, (legend, series) in enumerate(lines):
         color = COLORS[number % len(COLORS)]
         axes.plot(series.times, series.values, color=color, linewidth=1.1, label=legend)
         axes.fill_between(series.times, series.values, color=color, alpha=0.1, linewidth=0)
+    for series in marked:
+        when = [at for at, value in zip(series.times, series.values, strict=True) if not math.isnan(value)]
+        if when:
+            axes.axvspan(when[0], when[-1], color=ALARM, alpha=0.07, linewidth=0)
+            for edge in (when[0], when[-1]):
+                axes.axvline(edge, color=ALARM, linewidth=0.7, linestyle="--")
     axes.margins(x=0)
     axes.set_ylim(bottom=0)
     if axes.get_ylim()[1] < 1e-9 or not any(value > 0 for _, series in lines for value in series.values):

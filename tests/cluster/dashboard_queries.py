@@ -19,13 +19,13 @@ def panels() -> list[dict[str, Any]]:
 
 
 def queries(window: str) -> list[tuple[str, str]]:
-    """(title of the panel, expression)."""
-    values = {"$model": ".*", "$instance": ".*", "$__rate_interval": window}
-    found = []
-    for panel in panels():
-        for target in panel["targets"]:
-            expression = target["expr"]
-            for name, value in values.items():
-                expression = expression.replace(name, value)
-            found.append((panel["title"], expression))
-    return found
+    """(title of the panel or annotation, expression)."""
+    asked = [(panel["title"], target["expr"]) for panel in panels() for target in panel["targets"]]
+    asked += [(mark["name"], mark["expr"]) for mark in dashboard()["annotations"]["list"]]
+    return [(title, _filled(expression, window)) for title, expression in asked]
+
+
+def _filled(expression: str, window: str) -> str:
+    for name, value in {"$model": ".*", "$instance": ".*", "$__rate_interval": window}.items():
+        expression = expression.replace(name, value)
+    return expression

@@ -36,5 +36,5 @@ def metrics_of(query: str) -> set[str]:
 
 
 def known_metrics() -> set[str]:
-    """All that Prometheus can have of a server: families as exported, recordings, its own `up`."""
-    return {family.name for family in declared()} | set(recorded()) | {"up"}
+    """All that Prometheus can have of a server: families as exported, recordings, its own `up` and `ALERTS`."""
+    return {family.name for family in declared()} | set(recorded()) | {"up", "ALERTS"}

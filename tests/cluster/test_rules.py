@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from live_server import ROOT
+from manifests import container
 from rules import PROMETHEUS, RULE_FILES, alerts, known_metrics, metrics_of, rules
 from tools import program
 
@@ -102,6 +103,12 @@ def test_an_alert_says_what_somebody_who_is_woken_needs(name: str) -> None:
     assert sorted(alert["annotations"]) == ["description", "runbook_url", "summary"]
     assert alert["annotations"]["runbook_url"].endswith(f"/docs/operations.md#{name.lower()}")
     assert 'job="flover"' in alert["expr"]
+
+
+def test_a_load_that_the_startup_probe_allows_is_no_alarm() -> None:
+    startup = container()["startupProbe"]
+    minutes = int(alerts()["FloverServerNotStarting"]["for"].removesuffix("m"))
+    assert minutes * 60 > startup["periodSeconds"] * startup["failureThreshold"]
 
 
 def test_the_runbook_has_a_section_for_each_alert_and_none_for_others() -> None:
