@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import signal
 from typing import Any
 
 import pytest
@@ -105,3 +107,25 @@ def test_every_accepted_request_has_its_line_beside_a_storm_of_refusals(
         return sum(record["code"] == "OK" for record in requests), refusals
 
     wait_for(lambda: counted() == (20, 60))
+
+
+@pytest.mark.slow
+def test_what_ends_without_the_clients_doing(start_server: StartServer) -> None:
+    """A deadline that passes in decode; an engine that dies for good, with the request refused afterwards."""
+    server = start_server({"engine_restarts": 0})
+    server.wait_ready()
+    endless = {"max_tokens": 2000, "ignore_eos": True}
+    late = Call(server.grpc_url, arrays_of([5], endless | {"deadline_ms": 400}, stream=True), request_id="late")
+    late.rest()
+    hit = Call(server.grpc_url, arrays_of([5], endless, stream=True), request_id="hit")
+    hit.next()
+    (engine,) = re.findall(r"started the engine process (\d+)", server.log())
+    os.kill(int(engine), signal.SIGKILL)
+    assert hit.rest()[-1].error
+
+    def told() -> dict[str, tuple[str, str]]:
+        return {line["id"]: (line["reason"], line["code"]) for line in request_lines(server) if "id" in line}
+
+    wait_for(lambda: len(told()) == 2)
+    assert told() == {"late": ("deadline", "OK"), "hit": ("internal", "INTERNAL")}
+    server.stop()
