@@ -155,10 +155,22 @@ def test_the_container_may_do_little() -> None:
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod().keys()
 
 
+def test_administration_takes_a_key_that_is_a_secret() -> None:
+    (key,) = [each["valueFrom"]["secretKeyRef"] for each in container()["env"] if "valueFrom" in each]
+    restricted = [word for word in container()["args"] if "-restricted-" in word]
+    assert [word.split("=")[0] for word in restricted] == ["--http-restricted-api", "--grpc-restricted-protocol"]
+    for word in restricted:
+        groups, _, header = word.split("=", 1)[1].partition(":")
+        assert {"model-repository", "shared-memory"} <= set(groups.split(",")) and "health" not in groups
+        assert header == "admin-key=$(FLOVER_ADMIN_KEY)"
+    text = (KUBERNETES / "kustomization.yaml").read_text()
+    assert f"kubectl create secret generic {key['name']} --from-literal={key['key']}=" in text
+
+
 def test_what_is_written_to_is_a_volume_that_may_be() -> None:
     writable = {path for path, name in mounts().items() if "emptyDir" in volumes()[name]}
     assert writable == {"/dev/shm", "/tmp", "/var/cache/flover"}
-    environment = {each["name"]: each["value"] for each in container()["env"]}
+    environment = {each["name"]: each.get("value", "") for each in container()["env"]}
     assert environment["HOME"] in writable
     assert any(environment["TRITON_CACHE_DIR"].startswith(f"{path}/") for path in writable)
     assert sorted(mounts().values()) == sorted(volumes())  # none without a place, no place without one

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from triton_client import Call, arrays_of, ask, ids_of
 from flover_backend.bundled import path_of
 
 LONG = {"temperature": 0, "max_tokens": 1500, "ignore_eos": True}
+KEY = "0123456789abcdef"
 CPU_ONLY = ("--allow-gpu-metrics=false", "--pinned-memory-pool-byte-size=0")
 
 
@@ -58,7 +61,8 @@ def running(image: ServerRoot, tmp_path: Path) -> Iterator[Pod]:
     placed = [word.replace("=/models", f"={tmp_path / 'models'}") for word in arguments]
     assert program == "tritonserver" and placed != arguments
     command = [str(image.root / "bin" / program), *placed, f"--backend-directory={image.backends}", *CPU_ONLY]
-    environment = image.environment() | {each["name"]: each["value"] for each in container()["env"]}
+    command = [word.replace("$(FLOVER_ADMIN_KEY)", KEY) for word in command]  # as the kubelet fills it in
+    environment = image.environment() | {each["name"]: each.get("value", KEY) for each in container()["env"]}
     started = Pod(tmp_path, [tmp_path, image.root.parent, ROOT, Path(sys.prefix)], command, environment)
     yield started
     started.kill()
@@ -68,6 +72,16 @@ def hook(image: ServerRoot) -> list[str]:
     """preStop, with the image's path as it is here."""
     words = container()["lifecycle"]["preStop"]["exec"]["command"]
     return [word.replace("/opt/tritonserver", str(image.root)) for word in words]
+
+
+def status(url: str, headers: dict[str, str] | None = None) -> int:
+    """Of a POST."""
+    try:
+        request = urllib.request.Request(url, b"{}", headers or {}, method="POST")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 @pytest.mark.slow
@@ -83,6 +97,9 @@ def test_it_serves_drains_and_ends_within_its_bounds(running: Pod, image: Server
     assert "Read-only file system" in inside
     assert running.run_in("cat", "/proc/1/comm").strip() == "tritonserver"
     assert len(ids_of(ask(running.grpc_url, [5, 6], {"max_tokens": 3, "ignore_eos": True}))) == 3
+
+    index = f"http://127.0.0.1:{running.http_port}/v2/repository/index"
+    assert (status(index), status(index, {"admin-key": KEY})) == (403, 200)
 
     calls = [Call(running.grpc_url, arrays_of([5], LONG, stream=True)) for _ in range(4)]
     assert not any(call.next().error for call in calls)
