@@ -131,7 +131,7 @@ def parse_model_json(text: bytes | str, source: str = "model.json") -> ModelJson
         return msgspec.json.decode(text, type=ModelJson)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         known = ", ".join(ModelJson.__struct_fields__)
         raise ConfigError(f"{source}: {error}. Known keys: {known}") from None
 

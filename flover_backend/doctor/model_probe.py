@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +43,9 @@ SPARE_ON_CPU = 512 * MIB
 def answer_to(questions: list[ModelQuestion]) -> Answer:
     """Everything that is asked."""
     engine = [*_packages(), *(_gpus() if torch.cuda.is_available() else ())]
-    return Answer(engine, [ModelAnswer(one.name, list(_model(one.config, Path(one.model_dir)))) for one in questions])
+    taken: Counter[str] = Counter()
+    models = [ModelAnswer(one.name, list(_model(one.config, Path(one.model_dir), taken))) for one in questions]
+    return Answer(engine, models)
 
 
 def _packages() -> Iterator[Check]:
@@ -69,7 +72,7 @@ def _gpus() -> Iterator[Check]:
         yield Check("fail", "triton", text, "pip install 'triton>=3.6' there; a CUDA build of torch brings it")
 
 
-def _model(config: ModelJson, model_dir: Path) -> Iterator[Check]:
+def _model(config: ModelJson, model_dir: Path, taken: Counter[str]) -> Iterator[Check]:
     try:
         device = resolve_device(config.device)
         model = look_at_model(model_dir, config.dtype, str(device), config.load_format)
@@ -80,15 +83,16 @@ def _model(config: ModelJson, model_dir: Path) -> Iterator[Check]:
     sizes = f"{model.config.architecture}, {model.num_parameters / 1e6:,.1f} M parameters in {dtype}"
     yield Check("ok", "model", f"{model_dir}: {sizes}")
     try:
-        yield _memory(config, model)
+        yield _memory(config, model, taken)
     except ConfigError as error:
         yield Check("fail", "memory", str(error), "docs/configuration.md says what each key takes")
 
 
-def _memory(config: ModelJson, model: Model) -> Check:
-    """The sum of a load. Raises `ConfigError` as a load would."""
+def _memory(config: ModelJson, model: Model, taken: Counter[str]) -> Check:
+    """The sum of a load. Raises `ConfigError` as a load would. `taken`: device -> bytes of the models before it."""
     on_gpu = model.device.type == "cuda"
-    free = free_memory(model.device) if on_gpu else available_bytes()
+    place = f"{'GPU' if on_gpu else 'CPU'}" + " beside the models before it" * bool(taken[model.device.type])
+    free = max(0, (free_memory(model.device) if on_gpu else available_bytes()) - taken[model.device.type])
     check_weights_fit(model.weight_bytes, model.device, free)
     limits = resolve_limits(config, model)
     max_prompt = largest_prompt(config, model, limits)
@@ -96,11 +100,13 @@ def _memory(config: ModelJson, model: Model) -> Check:
     num_blocks = resolve_num_blocks(config, limits, model, max(0, free - model.weight_bytes), reserve)
     kv = (num_blocks + 1) * config.block_size * kv_bytes_per_token(model)
     activations = reserve.total or activation_bytes(model, limits.max_rows, max_prompt)
-    rest = free - model.weight_bytes - kv - activations
+    needed = model.weight_bytes + kv + activations
+    taken[model.device.type] += needed
+    rest = free - needed
     fit = num_blocks // -(-limits.max_model_len // config.block_size)
     text = (
         f"weights {_size(model.weight_bytes)} + activations about {_size(activations)} + KV {_size(kv)} of "
-        f"{_size(free)} free on the {'GPU' if on_gpu else 'CPU'}; {num_blocks * config.block_size} tokens of KV: "
+        f"{_size(free)} free on the {place}; {num_blocks * config.block_size} tokens of KV: "
         f"{fit} request{'s' * (fit != 1)} of max_model_len {limits.max_model_len} at once, max_rows {limits.max_rows}"
     )
     if rest < 0:

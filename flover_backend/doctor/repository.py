@@ -55,7 +55,13 @@ def find_models(repository: Path, *, has_backend: bool) -> list[FoundModel]:
         raise ConfigError(f"{repository} is no directory; --repository takes a model repository")
     own_folder = (repository / "config.pbtxt").is_file() or bool(_version_folders(repository))
     folders = [repository] if own_folder else sorted(path for path in repository.iterdir() if path.is_dir())
-    models = [found for found in (_look(folder.resolve(), has_backend) for folder in folders) if found is not None]
+    models = []
+    for folder in folders:
+        try:
+            models += [found for found in [_look(folder.resolve(), has_backend)] if found is not None]
+        except OSError as error:
+            check = Check("fail", "versions", f"{folder} cannot be read: {error}", "run this as the server's user")
+            models.append(FoundModel(folder.name, [check]))
     if not models:
         names = ", ".join(folder.name for folder in folders) or "nothing"
         raise ConfigError(
@@ -81,7 +87,7 @@ def _look(folder: Path, has_backend: bool) -> FoundModel | None:
     config: dict[str, Any] | None = {}
     try:
         config = read_config_pbtxt(path.read_text()) if path.is_file() else {}
-    except ConfigError as error:
+    except (ConfigError, OSError, UnicodeDecodeError) as error:
         found.checks.append(Check("fail", "config.pbtxt", f"{path}: {error}", "mend it; Triton would not load it"))
         config = None
     except ConfigUnread as error:
@@ -93,9 +99,10 @@ def _look(folder: Path, has_backend: bool) -> FoundModel | None:
     if config is not None:
         found.checks += _check_config(folder, config, has_backend=has_backend, present=path.is_file())
         found.instances = _count(config)
-    versions = _version_folders(folder)
+    versions = _served(folder, config or {})
     if not versions:
-        text = f"{folder} has no version folder"
+        names = ", ".join(version.name for version in _version_folders(folder)) or "none"
+        text = f"{folder} has no version folder that its version_policy serves (it has {names})"
         found.checks.append(Check("fail", "versions", text, "put model.json into a folder named 1"))
     for version in versions:
         _look_at_version(found, version, len(versions) > 1)
@@ -123,6 +130,18 @@ def _version_folders(folder: Path) -> list[Path]:
     """Triton's rule: their names are numbers above 0 without a leading 0."""
     numbers = [path for path in folder.iterdir() if path.is_dir() and path.name.isdigit() and path.name[0] != "0"]
     return sorted(numbers, key=lambda path: int(path.name))
+
+
+def _served(folder: Path, config: dict[str, Any]) -> list[Path]:
+    """The versions that Triton would load: the latest one, or as `version_policy` says."""
+    versions = _version_folders(folder)
+    policy = config.get("version_policy", {})
+    if "all" in policy:
+        return versions
+    if "specific" in policy:
+        wanted = [str(number) for number in policy["specific"].get("versions", ())]
+        return [version for version in versions if version.name in wanted]
+    return versions[-max(1, int(policy.get("latest", {}).get("num_versions", 1))) :]
 
 
 def _check_config(folder: Path, config: dict[str, Any], *, has_backend: bool, present: bool) -> list[Check]:
@@ -185,7 +204,7 @@ def _is_complete(config: dict[str, Any]) -> bool:
 
 
 def _count(config: dict[str, Any]) -> int:
-    return sum(int(group.get("count", 1)) for group in config.get("instance_group", [])) or 1
+    return sum(max(1, int(group.get("count", 1))) for group in config.get("instance_group", [])) or 1
 
 
 def _kinds(config: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ def make_repository(folder: Path, model_json: str | dict[str, Any] | None = None
     shutil.copytree(SHIPPED, repository, ignore=shutil.ignore_patterns("__pycache__"))
     if model_json is not None:
         text = model_json if isinstance(model_json, str) else json.dumps(model_json)
-        (repository / "flover" / "1" / "model.json").write_text(text)
+        (repository / "flover" / "1" / "model.json").write_text(text, errors="surrogateescape")
     if config is not None:
         path = repository / "flover" / "config.pbtxt"
         path.unlink()

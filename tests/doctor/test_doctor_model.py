@@ -160,6 +160,14 @@ def test_the_rest_is_judged(monkeypatch: pytest.MonkeyPatch, free: int, level: s
     assert said in str(memory)
 
 
+def test_models_of_one_server_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_probe, "available_bytes", lambda: 300 << 20)
+    questions = [ModelQuestion(name, str(path_of("llama-demo")), ModelJson(device="cpu")) for name in ("a", "b")]
+    first, second = (answer.checks[-1] for answer in answer_to(questions).models)
+    assert (first.level, second.level) == ("warn", "fail")
+    assert "beside the models before it" in str(second) or "are free beside" in str(second)
+
+
 def limited(folder: Path, files: dict[str, str]) -> int:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

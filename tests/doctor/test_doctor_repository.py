@@ -68,6 +68,13 @@ def test_a_wrong_config(
     assert said in fault and advice in fault
 
 
+def test_a_config_that_is_no_text(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path)
+    (repository / "flover" / "config.pbtxt").write_bytes(b"\xff\xfe\x00")
+    (fault,) = at_level(only_model(repository).checks, "fail")
+    assert "can't decode" in fault and "mend it" in fault
+
+
 def test_all_faults_of_a_config_are_told_at_once(tmp_path: Path) -> None:
     config = shipped_config(
         ("max_batch_size: 0", "max_batch_size: 8"), ("decoupled: true", "decoupled: false"), ("KIND_MODEL", "KIND_GPU")
@@ -96,6 +103,7 @@ def test_the_backend_flover_needs_its_folder_in_the_server(tmp_path: Path) -> No
 
 MODEL_JSON = {
     "no JSON": ("{", "truncated", "docs/configuration.md"),
+    "no UTF-8": ('{"model": "\udcff"}', "can't decode", "docs/configuration.md"),
     "an unknown key": ({"max_row": 8}, "unknown field `max_row`", "docs/configuration.md"),
     "out of range": ({"max_rows": 0}, "`$.max_rows`", "docs/configuration.md"),
     "of another type": ({"max_rows": "8"}, "`$.max_rows`", "docs/configuration.md"),
@@ -140,19 +148,27 @@ def test_no_version_folder(tmp_path: Path) -> None:
     repository = make_repository(tmp_path, config='backend: "flover"\n')
     shutil.rmtree(repository / "flover" / "1")
     (fault,) = at_level(only_model(repository, has_backend=True).checks, "fail")
-    assert "has no version folder" in fault and "a folder named 1" in fault
+    assert "has no version folder that its version_policy serves (it has none)" in fault and "a folder named 1" in fault
 
 
-def test_every_version_is_looked_at(tmp_path: Path) -> None:
-    repository = make_repository(tmp_path)
+@pytest.mark.parametrize(
+    ("policy", "served"),
+    [
+        ("", ["12"]),
+        ("version_policy: { latest { num_versions: 2 } }", ["1", "12"]),
+        ("version_policy: { all {} }", ["1", "12"]),
+        ("version_policy: { specific { versions: [ 1, 3 ] } }", ["1"]),
+    ],
+)
+def test_the_versions_that_triton_serves_are_looked_at(tmp_path: Path, policy: str, served: list[str]) -> None:
+    repository = make_repository(tmp_path, config=shipped_config() + policy)
     shutil.copytree(repository / "flover" / "1", repository / "flover" / "12")
     (repository / "flover" / "12" / "model.json").write_text('{"model": "gptj-demo"}')
     (repository / "flover" / "0").mkdir()
     model = only_model(repository)
-    assert [(version.name, version.config.model) for version in model.versions] == [
-        ("flover version 1", "llama-demo"),
-        ("flover version 12", "gptj-demo"),
-    ]
+    models = {"1": "llama-demo", "12": "gptj-demo"}
+    assert [version.config.model for version in model.versions] == [models[number] for number in served]
+    assert len({version.name for version in model.versions}) == len(served)
 
 
 def test_other_backends_models_are_left_alone(tmp_path: Path) -> None:
