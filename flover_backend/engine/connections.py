@@ -16,15 +16,17 @@ import contextlib
 import logging
 import os
 import queue
+import select
 import selectors
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from pathlib import Path
 
 from flover_backend.channel import PROTOCOL_VERSION, Failed, FrameReader, Hello, ToEngine, ToFront, encode
+from flover_backend.engine.peer import Attached, Detached, Event, Peer
 from flover_backend.engine.pulse import Pulse
 from flover_backend.engine.stuck_fronts import end_stuck_fronts
 from flover_backend.runtime_dir import FileLock
@@ -37,36 +39,6 @@ MAX_OUTGOING_BYTES = 256 << 20
 """A peer that leaves so much unread is disconnected."""
 END_RETRY_S = 0.05
 FLUSH_TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Attached:
-    """A peer said Hello."""
-
-    hello: Hello
-
-
-@dataclass(frozen=True, slots=True)
-class Detached:
-    """A peer that had said Hello is gone, or was dropped."""
-
-
-Event = tuple[int, Attached | Detached | ToEngine]
-"""(number of the connection, what came)."""
-
-
-@dataclass
-class _Peer:
-    number: int
-    connection: socket.socket
-    reader: FrameReader
-    outgoing: deque[memoryview] = field(default_factory=deque)
-    outgoing_bytes: int = 0
-    hello: Hello | None = None
-
-    @property
-    def is_front(self) -> bool:
-        return self.hello is not None and self.hello.role == "front"
 
 
 class Connections:
@@ -88,8 +60,10 @@ class Connections:
         self._server_pidfd = server_pidfd
         self._lock = lock
         self._on_end = on_end
-        self._peers: dict[int, _Peer] = {}
+        self._peers: dict[int, Peer] = {}
         self._lingering: list[socket.socket] = []
+        self._regions: list[Path] = []
+        """Shared memory of the fronts that were ever attached, for when their server is killed."""
         self._next_number = 1
         self._greeting: bytes | None = None
         self._outbox: deque[tuple[int | None, bytes]] = deque()
@@ -181,12 +155,14 @@ class Connections:
         self._receive_all()
         if self._has_fronts():
             self._lock.release()
+        elif select.select([self._server_pidfd], [], [], 0)[0]:  # the fronts of a killed server may be gone before it
+            self._server_is_gone(selectors.EVENT_READ)
         else:
             self._on_end("the last instance is gone", 0)
 
     def _server_is_gone(self, _events: int) -> None:
-        self._selector.unregister(self._server_pidfd)
-        end_stuck_fronts([peer.hello.pid for peer in self._peers.values() if peer.hello and peer.is_front])
+        fronts = [peer.hello.pid for peer in self._peers.values() if peer.hello and peer.is_front]
+        end_stuck_fronts(fronts, known=self._regions)
         self._on_end("the server is gone", 0)
 
     def _drain_wake_fd(self, _events: int) -> None:
@@ -200,12 +176,12 @@ class Connections:
             except OSError:  # NOTE: BlockingIOError ends the backlog; others (too many files) must not end the engine.
                 return
             connection.setblocking(False)
-            peer = _Peer(self._next_number, connection, FrameReader(engine_side=True))
+            peer = Peer(self._next_number, connection, FrameReader(engine_side=True))
             self._next_number += 1
             self._peers[peer.number] = peer
             self._selector.register(connection, selectors.EVENT_READ, peer)
 
-    def _serve(self, peer: _Peer, events: int) -> None:
+    def _serve(self, peer: Peer, events: int) -> None:
         if events & selectors.EVENT_WRITE:
             self._send(peer)
         if events & selectors.EVENT_READ and peer.number in self._peers:
@@ -215,7 +191,7 @@ class Connections:
         for peer in list(self._peers.values()):
             self._receive(peer)
 
-    def _receive(self, peer: _Peer) -> None:
+    def _receive(self, peer: Peer) -> None:
         try:
             data = peer.connection.recv(RECEIVE_BYTES)
             messages = peer.reader.feed(data)
@@ -230,7 +206,7 @@ class Connections:
         if not data:
             self._drop(peer, None)
 
-    def _receive_message(self, peer: _Peer, message: ToEngine) -> bool:
+    def _receive_message(self, peer: Peer, message: ToEngine) -> bool:
         if isinstance(message, Hello) != (peer.hello is None):
             self._drop(peer, f"{type(message).__name__} as {'first' if peer.hello is None else 'later'} message")
             return False
@@ -239,7 +215,7 @@ class Connections:
         self.inbox.put((peer.number, message))
         return True
 
-    def _receive_hello(self, peer: _Peer, hello: Hello) -> bool:
+    def _receive_hello(self, peer: Peer, hello: Hello) -> bool:
         if hello.protocol_version != PROTOCOL_VERSION or hello.role not in ("front", "observer"):
             self._drop(peer, f"{hello}; allowed are role front or observer and protocol version {PROTOCOL_VERSION}")
             return False
@@ -260,7 +236,7 @@ class Connections:
             elif number in self._peers:
                 self._queue(self._peers[number], frame)
 
-    def _queue(self, peer: _Peer, frame: bytes) -> None:
+    def _queue(self, peer: Peer, frame: bytes) -> None:
         was_empty = not peer.outgoing
         peer.outgoing.append(memoryview(frame))
         peer.outgoing_bytes += len(frame)
@@ -269,7 +245,7 @@ class Connections:
         elif was_empty:
             self._send(peer)
 
-    def _send(self, peer: _Peer) -> None:
+    def _send(self, peer: Peer) -> None:
         try:
             while peer.outgoing:
                 sent = peer.connection.send(peer.outgoing[0])
@@ -286,7 +262,7 @@ class Connections:
         if self._selector.get_key(peer.connection).events != wanted:
             self._selector.modify(peer.connection, wanted, peer)
 
-    def _drop(self, peer: _Peer, why: str | None) -> None:
+    def _drop(self, peer: Peer, why: str | None) -> None:
         if self._peers.pop(peer.number, None) is None:
             return
         self._selector.unregister(peer.connection)

@@ -33,12 +33,13 @@ from flover_backend.channel import (
     Submit,
     ToEngine,
 )
-from flover_backend.engine.connections import Attached, Connections, Detached, Event
+from flover_backend.engine.connections import Connections
 from flover_backend.engine.drain import DrainState
 from flover_backend.engine.held import EndedRequest
 from flover_backend.engine.interface import EngineCore, RequestEnded, SequenceUpdate
 from flover_backend.engine.live import LiveRequests
 from flover_backend.engine.outgoing import FrontNews
+from flover_backend.engine.peer import Attached, Detached, Event
 from flover_backend.engine.pulse import Pulse
 from flover_backend.engine.reporter import MetricsReporter
 from flover_backend.engine.ring import IterationRing

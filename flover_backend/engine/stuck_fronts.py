@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from flover_backend.stub_memory import arguments_of, shared_memory_regions
@@ -21,18 +22,22 @@ log = logging.getLogger(__name__)
 GRACE_S = 2.0
 
 
-def end_stuck_fronts(pids: list[int], grace_s: float = GRACE_S) -> None:
+def end_stuck_fronts(pids: list[int], grace_s: float = GRACE_S, known: Sequence[Path] = ()) -> None:
     """Wait `grace_s` at most for the stubs among `pids` to end by themselves, then kill them and free their regions.
 
-    Processes that are no stubs (they have no region of Triton's) are left alone.
+    Processes that are no stubs (they have no region of Triton's) are left alone. `known` are regions of stubs that may
+    have ended before, by a crash of Triton's code in them, which removes nothing.
     """
     deadline = time.monotonic() + grace_s
-    for pid, regions in [(pid, _regions_of(pid)) for pid in pids]:
+    for pid, regions in [(pid, regions_of(pid)) for pid in pids]:
         if regions:
             _end(pid, regions, deadline)
+    for region in known:
+        region.unlink(missing_ok=True)
 
 
-def _regions_of(pid: int) -> list[Path]:
+def regions_of(pid: int) -> list[Path]:
+    """Triton's regions of a stub; none of any other process."""
     try:
         return shared_memory_regions(arguments_of(pid), pid)
     except OSError:

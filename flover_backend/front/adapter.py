@@ -22,6 +22,7 @@ from flover_backend.front.logs import Log
 from flover_backend.front.metrics_export import MetricsWriter
 from flover_backend.front.model_dir import model_dir_of_repository
 from flover_backend.front.numpy_check import check_numpy
+from flover_backend.front.out_of_service import OutOfService
 from flover_backend.front.responses import Responder
 from flover_backend.front.sender import SenderPool
 from flover_backend.front.service import FrontService, Incoming
@@ -87,8 +88,14 @@ def _load(args: dict[str, str], server: int) -> FrontService:
         pb_utils, client.info, client.metrics_written, args["model_name"], args["model_version"], log
     )
     service = FrontService(
-        client, tokenizer, metrics, log, SenderPool(config.sender_threads), header_prefix=config.header_prefix
+        client,
+        tokenizer,
+        metrics,
+        log,
+        SenderPool(config.sender_threads),
+        header_prefix=config.header_prefix,
     )
+    service.on_dead = OutOfService(pb_utils, args["model_name"], server, log, service.close)
     client.start(service)
     if args["model_instance_name"].endswith("_0"):
         _log_effective(log, config, client.info, tokenizer is not None)

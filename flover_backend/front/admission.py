@@ -40,6 +40,11 @@ class Admission:
         self._restart = None
 
     @property
+    def has_engine(self) -> bool:
+        """False while one is being started again."""
+        return self._restart is None
+
+    @property
     def is_open(self) -> bool:
         """False while there is no engine, and for good once it has begun to drain. A full queue is open."""
         return self._failure is None and self._restart is None and not self._status.draining

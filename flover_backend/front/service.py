@@ -18,6 +18,7 @@ from flover_backend.errors import EngineFailed, FloverError, InvalidRequest
 from flover_backend.front.admission import Admission
 from flover_backend.front.cancellation import SWEEP_INTERVAL_S, CancellationSweep
 from flover_backend.front.counters import FrontCounters
+from flover_backend.front.deadlines import DeadlineSweep
 from flover_backend.front.detokenizer import Detokenizer
 from flover_backend.front.interface import Client, MetricsSink, Replies, Senders
 from flover_backend.front.live import LiveRequests
@@ -65,6 +66,9 @@ class FrontService:
         header_prefix: str | None = None,
     ) -> None:
         self.log = log
+        self.on_dead: Callable[[], None] = lambda: None
+        """Called when there is no engine any more and every request has had its end."""
+        self._is_closing = False
         self._client = client
         self._tokenizer = tokenizer
         self._metrics = metrics
@@ -75,7 +79,11 @@ class FrontService:
         self._senders = senders
         self._tokenizing = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
         self._requests = RequestLog(log)
-        chores: list[Callable[[], None]] = [CancellationSweep(self._live, self._cancel), self._counters.flush]
+        chores: list[Callable[[], None]] = [
+            CancellationSweep(self._live, self._cancel),
+            DeadlineSweep(self._live, lambda: self._admission.has_engine, self._expire),
+            self._counters.flush,
+        ]
         self._chores = Periodic(SWEEP_INTERVAL_S, chores, log)
         self._log_writer = Periodic(FLUSH_INTERVAL_S, [self._requests.flush], log)
 
@@ -130,7 +138,7 @@ class FrontService:
             return
         if "seed" not in parsed.values and params.temperature > 0:
             stream.drawn_seed = params.seed
-        deadline = None if parsed.deadline_s is None else arrival_time + parsed.deadline_s
+        stream.deadline = None if parsed.deadline_s is None else arrival_time + parsed.deadline_s
         stream.accepted = True
         self._client.submit(
             Request(
@@ -138,7 +146,7 @@ class FrontService:
                 prompt_ids=prompt_ids,
                 params=params,
                 arrival_time=arrival_time,
-                deadline=deadline,
+                deadline=stream.deadline,
                 has_stop_strings=bool(parsed.stop),
             )
         )
@@ -170,6 +178,9 @@ class FrontService:
     def _cancel(self, stream: Stream) -> None:
         if stream.end(Cancelled("cancelled by the client")):
             self._client.cancel(stream.key)
+
+    def _expire(self, stream: Stream) -> None:
+        stream.end(_error_of("UNAVAILABLE", "deadline_ms passed before the first token", "deadline"))
 
     # what streams ask (StreamOwner)
 
@@ -236,9 +247,9 @@ class FrontService:
         """A snapshot to write."""
         self._metrics.on_metrics(metrics)
 
-    def on_lost(self, message: str) -> None:
+    def on_lost(self, message: str, limit: str) -> None:
         """The engine is gone. Requests that have sent a token end with INTERNAL; the others wait for the next one."""
-        self._admission.suspend(message)
+        self._admission.suspend(f"{message}; {limit}")
         self._metrics.on_engine_gone()
         self.log.error(f"the engine has failed: {message}")
         for stream in self._live.all():
@@ -266,9 +277,13 @@ class FrontService:
         self.log.error(f"the engine has failed for good: {message}")
         for stream in self._live.all():
             stream.end(EngineFailed(f"the engine has failed: {message}"))
+        if not self._is_closing:
+            self._live.wait_until_empty(CLOSE_STREAMS_S)
+            self.on_dead()
 
     def close(self) -> None:
         """End what lives with UNAVAILABLE, leave the engine, join the threads. Bounded; safe to call once."""
+        self._is_closing = True
         self._admission.update(Status(num_waiting_requests=0, num_waiting_tokens=0, accepting=False, draining=True))
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
         for stream in self._live.all():

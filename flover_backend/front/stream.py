@@ -80,6 +80,8 @@ class Stream:
         self.request_id = ""
         self.drawn_seed: int | None = None
         self.queue_seconds: float | None = None
+        self.deadline: float | None = None
+        """`time.monotonic()` seconds."""
         self.accepted = False
         self._responder = responder
         self._owner = owner

@@ -31,11 +31,14 @@ PAUSE_S = 0.5
 class RestartHandler(EngineHandler, Protocol):
     """What a front does besides, when its engine is not the same all the time."""
 
-    def on_lost(self, message: str) -> None:
-        """The engine failed, hung or is gone. Another is wanted: `on_restarted` or `on_failed` follows."""
+    def on_lost(self, message: str, limit: str) -> None:
+        """The engine failed, hung or is gone; `limit`: how often it may be started again.
+
+        `on_restarted` or `on_failed` follows.
+        """
 
     def on_restart(self, message: str, limit: str) -> None:
-        """Another engine is wanted because of `message`; `limit`: how often that may be. Called before each try."""
+        """It is tried, or tried again because of `message`."""
 
     def waiting(self) -> list[int]:
         """Keys of the requests that are to run again, in their order."""
@@ -149,7 +152,7 @@ class EngineSupervisor:
         elif not self._limit.left:
             self._fail(f"{message}; {self._limit.used_up()}")
         else:
-            self._handler.on_lost(message)
+            self._handler.on_lost(message, self._limit.describe())
 
     def _on_gone(self, message: str) -> None:
         """In the same thread, when the process has ended."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import urllib.error
+import urllib.request
 
 from live_server import START_TIMEOUT_S, LiveServer, command_line
 from triton_client import ask
@@ -27,3 +29,12 @@ def wait_for_engine(server: LiveServer) -> None:
     while answers < 8:
         assert time.monotonic() < deadline, "the engine did not come back"
         answers = 0 if ask(server.grpc_url, [5], {"max_tokens": 1})[-1].error else answers + 1
+
+
+def is_ready(server: LiveServer, path: str = "v2/models/flover/ready") -> bool:
+    """What a probe sees."""
+    try:
+        with urllib.request.urlopen(f"{server.http_url}/{path}", timeout=10) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError:
+        return False

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
-from live_engine import engine_of, wait_for_engine
+from live_engine import engine_of, engines_of, is_ready, wait_for_engine
 from live_metrics import series, wait_running
-from live_server import LiveServer, StartServer, is_running, wait_for
-from triton_client import Call, arrays_of, ask, ids_of
+from live_server import LiveServer, StartServer, command_line, is_running, runtime_files, wait_for
+from triton_client import Call, arrays_of, ask, ids_of, post
+
+from flover_backend.metric_families import series as series_of
+from flover_backend.observer import EngineObserver, find_engines
 
 ENDLESS = {"max_tokens": 2000, "ignore_eos": True, "temperature": 0}
 SHORT = {"max_tokens": 12, "ignore_eos": True, "temperature": 0}
+HUNDREDS = SHORT | {"max_tokens": 300}
 PROMPTS = [[5 + number, 6, 7] for number in range(4)]
 
 
@@ -24,7 +30,11 @@ def mortal(start_server: StartServer) -> LiveServer:
     return running
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)],
+    ids=["killed", "stopped"],
+)
 def test_requests_without_a_token_run_again_and_the_others_end(mortal: LiveServer, number: signal.Signals) -> None:
     lone = [ids_of(ask(mortal.grpc_url, prompt, SHORT)) for prompt in PROMPTS]
     restarts = mortal.metrics()[series("flover_engine_restarts_total")]
@@ -57,3 +67,159 @@ def test_new_requests_are_told_to_come_again(mortal: LiveServer) -> None:
     assert "of 100 restarts within 600 s are left" in refused.error
     assert all(len(ids_of(answers)) == 12 for answers in accepted)
     wait_for_engine(mortal)
+
+
+@pytest.mark.slow
+def test_two_deaths_in_quick_succession(mortal: LiveServer) -> None:
+    """The second one while the next engine loads: what waited is still there."""
+    lone = ids_of(ask(mortal.grpc_url, PROMPTS[0], SHORT))
+    restarts = mortal.metrics()[series("flover_engine_restarts_total")]
+    running = [Call(mortal.grpc_url, arrays_of([9, 9], ENDLESS, stream=True)) for _ in range(2)]
+    for call in running:
+        call.next()
+    waiting = [Call(mortal.grpc_url, arrays_of(PROMPTS[0], SHORT)) for _ in range(4)]
+    wait_running(mortal, 2, waiting=4)
+    first = engine_of(mortal)
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: any(pid != first for pid in engines_of(mortal)), timeout_s=30)
+    os.kill(engine_of(mortal), signal.SIGKILL)
+    assert all(call.rest()[-1].error.endswith("[INTERNAL]") for call in running)
+    assert [ids_of(call.rest()) for call in waiting] == [lone] * 4
+    wait_for(lambda: mortal.metrics()[series("flover_engine_restarts_total")] > restarts)
+    wait_for_engine(mortal)
+
+
+@pytest.mark.slow
+def test_a_deadline_passes_while_there_is_no_engine(mortal: LiveServer) -> None:
+    running = [Call(mortal.grpc_url, arrays_of([9, 9], ENDLESS, stream=True)) for _ in range(2)]
+    for call in running:
+        call.next()
+    waiting = [Call(mortal.grpc_url, arrays_of([5], SHORT | {"deadline_ms": ms})) for ms in (300, 60_000)]
+    os.kill(engine_of(mortal), signal.SIGSTOP)  # found out after seconds
+    (late,) = waiting[0].rest()
+    assert late.error.endswith("[UNAVAILABLE]")
+    assert "deadline_ms" in late.error
+    assert len(ids_of(waiting[1].rest())) == 12
+    assert all(call.rest()[-1].error.endswith("[INTERNAL]") for call in running)
+    wait_for_engine(mortal)
+
+
+def test_a_front_s_death_cancels_its_requests_and_the_other_front_goes_on(mortal: LiveServer) -> None:
+    """The last test of this server: 24.10 starts no front again, tells its clients nothing, and ends late."""
+    calls = [Call(mortal.grpc_url, arrays_of([9, number], HUNDREDS, stream=True)) for number in range(6)]
+    wait_running(mortal, 2, waiting=4)
+    engine, children = engine_of(mortal), mortal.descendants()
+    fronts = [pid for pid in children if "triton_python_backend_stub" in command_line(pid)[0]]
+    os.kill(fronts[0], signal.SIGKILL)
+    (found,) = find_engines(mortal.process.pid)
+    with EngineObserver.connect(found) as observer:
+        wait_for(lambda: observer.metrics().gauges["flover_requests_running"] == 0, timeout_s=60)
+        metrics = observer.metrics()
+    assert metrics.gauges["flover_requests_waiting"] == metrics.gauges["flover_kv_blocks_used"] == 0
+    cancelled = metrics.counters[series_of("flover_requests_finished_total", reason="cancelled")]
+    finished = [call for call in calls if call.has_finished(HUNDREDS["max_tokens"])]
+    assert cancelled >= 1
+    assert len(finished) == len(calls) - cancelled
+    assert finished
+    assert engine_of(mortal) == engine
+    mortal.process.kill()
+    mortal.process.wait()
+    wait_for(lambda: not [pid for pid in (*children, engine) if is_running(pid)])
+    assert not runtime_files(mortal)
+
+
+@pytest.mark.slow
+def test_used_up_restarts_take_the_model_out_of_service_until_it_is_loaded_again(start_server: StartServer) -> None:
+    server = start_server({"max_rows": 2, "engine_restarts": 1}, instances=2)
+    server.wait_ready()
+    os.kill(engine_of(server), signal.SIGKILL)
+    wait_for_engine(server)
+    running = [Call(server.grpc_url, arrays_of([9, 9], ENDLESS, stream=True)) for _ in range(2)]
+    for call in running:
+        call.next()
+    waiting = [Call(server.grpc_url, arrays_of([5], SHORT)) for _ in range(4)]
+    os.kill(engine_of(server), signal.SIGKILL)
+    for call in (*running, *waiting):
+        last = call.rest()[-1]
+        assert last.error.endswith("[INTERNAL]")
+        assert "it was started again 1 times within 600 s" in last.error
+    wait_for(lambda: not is_ready(server))
+    wait_for(lambda: not server.descendants(), timeout_s=30)
+    assert not runtime_files(server)
+    status, text = post(f"{server.http_url}/v2/repository/models/flover/load", {})
+    assert status == 200, text
+    assert is_ready(server)
+    assert len(ids_of(ask(server.grpc_url, [5], SHORT))) == 12
+    server.stop()
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_unload_loses_its_fronts(start_server: StartServer) -> None:
+    """24.10 goes on calling the model ready: docs/operations.md says so, and what later releases do."""
+    server = start_server({"engine_restarts": 0}, instances=2, control=())
+    server.wait_ready()
+    call = Call(server.grpc_url, arrays_of([9, 9], ENDLESS, stream=True))
+    call.next()
+    children = server.descendants()
+    os.kill(engine_of(server), signal.SIGKILL)
+    assert call.rest()[-1].error.endswith("[INTERNAL]")
+    wait_for(lambda: not [pid for pid in children if is_running(pid)])
+    assert is_ready(server)
+    assert is_ready(server, "v2/health/ready")
+    for _ in range(4):
+        assert "is not healthy" in ask(server.grpc_url, [5], SHORT)[-1].error
+    assert not runtime_files(server)
+    server.process.kill()
+    server.process.wait()
+
+
+@pytest.mark.slow
+def test_an_iteration_that_raises_or_hangs_under_a_real_server(start_server: StartServer, tmp_path: Path) -> None:
+    """The engine's interpreter is told to patch the engine: its iterations raise, or hang, while a file says so."""
+    wrapper, order = patched_python(tmp_path)
+    server = start_server({"max_rows": 2, "engine_python": str(wrapper), "engine_restarts": 5}, instances=2)
+    server.wait_ready()
+    lone = ids_of(ask(server.grpc_url, PROMPTS[0], SHORT))
+    for fault, said in (("raise", "the engine failed: RuntimeError: as ordered"), ("hang", "an iteration runs for")):
+        running = [Call(server.grpc_url, arrays_of([9, 9], ENDLESS, stream=True)) for _ in range(2)]
+        for call in running:
+            call.next()
+        waiting = [Call(server.grpc_url, arrays_of(PROMPTS[0], SHORT, stream=True)) for _ in range(3)]
+        wait_running(server, 2, waiting=3)
+        order.write_text(fault)
+        ends = [call.rest()[-1].error for call in running]
+        assert all(said in error and error.endswith("[INTERNAL]") for error in ends)
+        assert [ids_of(call.rest()) for call in waiting] == [lone] * 3
+        wait_for_engine(server)
+    server.stop()
+
+
+def patched_python(folder: Path) -> tuple[Path, Path]:
+    """An interpreter for the engine, and the file that orders a fault; an order is carried out once."""
+    order, patch, wrapper = folder / "order", folder / "patch.py", folder / "python"
+    patch.write_text(PATCH.format(order=str(order)))
+    wrapper.write_text(f'#!/bin/sh\nshift 2\nexec {sys.executable} {patch} "$@"\n')
+    wrapper.chmod(0o755)
+    return wrapper, order
+
+
+PATCH = """
+import os, time
+from flover_backend.engine import process
+from flover_backend.engine.engine import Engine
+
+step = Engine.step
+
+def faulty(self):
+    if os.path.exists({order!r}):
+        with open({order!r}) as file:
+            fault = file.read()
+        os.unlink({order!r})
+        if fault == "hang":
+            time.sleep(3600)
+        raise RuntimeError("as ordered")
+    return step(self)
+
+Engine.step = faulty
+process.main()
+"""

@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 import signal
 
-from live_server import LiveServer, StartServer, command_line, is_running, runtime_files, shared_memory_of, wait_for
+from live_engine import engine_of, is_ready
+from live_server import StartServer, is_running, runtime_files, shared_memory_of, wait_for
 from triton_client import Call, arrays_of, ask
 
 ENDLESS = {"max_tokens": 2000, "ignore_eos": True}
-
-
-def engine_of(server: LiveServer) -> int:
-    (pid,) = [pid for pid in server.descendants() if "flover_backend.engine.process" in command_line(pid)]
-    return pid
 
 
 def test_an_engine_that_dies_ends_every_request_with_an_error(start_server: StartServer) -> None:
@@ -28,9 +24,11 @@ def test_an_engine_that_dies_ends_every_request_with_an_error(start_server: Star
         last = call.rest()[-1]
         assert last.final
         assert "the engine has failed" in last.error
-    for _ in range(4):
-        (answer,) = ask(server.grpc_url, [5, 6])
-        assert "the engine has failed" in answer.error
+    wait_for(lambda: not is_ready(server))
+    (answer,) = ask(server.grpc_url, [5, 6])
+    assert "not ready" in answer.error or "no available versions" in answer.error
+    wait_for(lambda: not server.descendants())
+    assert not runtime_files(server)
     server.stop()
 
 

@@ -55,6 +55,13 @@ class Call:
             time.sleep(0.002)
         return self._answers.empty()
 
+    def has_finished(self, num_tokens: int) -> bool:
+        """So many tokens have come. For the end of a test: what has come is gone after it."""
+        answers = []
+        while not self._answers.empty():
+            answers.append(self._answers.get())
+        return not any(answer.error for answer in answers) and len(ids_of(answers)) == num_tokens
+
     def rest(self) -> list[Answer]:
         """All that is still to come, up to and with FINAL or an error; then the stream is closed and empty."""
         answers = [self.next()]

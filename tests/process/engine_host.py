@@ -17,6 +17,7 @@ from recording_front import Recorder
 
 from flover_backend.config import ModelJson
 from flover_backend.front.client import EngineClient
+from flover_backend.front.supervisor import EngineSupervisor
 from flover_backend.observer import EngineObserver, find_engines
 
 HERE = Path(__file__).parent
@@ -65,7 +66,7 @@ class Host:
         self.model_dir.mkdir()
         self.runtime_dir = directory / "run" / "flover"
         self.server = subprocess.Popen(["sleep", "600"])
-        self.clients: list[EngineClient] = []
+        self.clients: list[EngineClient | EngineSupervisor] = []
         self.fronts: list[FrontProcess] = []
         self.log: list[str] = []
 
@@ -114,6 +115,10 @@ class Host:
     def kill_server(self) -> None:
         self.server.kill()
         self.server.wait()
+
+    def restart_server(self) -> None:
+        """Another one, after the first was killed."""
+        self.server = subprocess.Popen(["sleep", "600"])
 
     def end(self) -> None:
         for client in self.clients:
