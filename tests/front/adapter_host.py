@@ -46,6 +46,18 @@ class AttachedClient(FakeClient):
     arguments: tuple[Any, ...] = ()
 
 
+class RecordedEnd:
+    """Takes the place of OutOfService, which would end this process."""
+
+    called: list[str]
+
+    def __init__(self, pb_utils: Any, model: str, *rest: Any) -> None:
+        self._model = model
+
+    def __call__(self) -> None:
+        self.called.append(self._model)
+
+
 def asdict(info: Any) -> dict[str, Any]:
     return {name: getattr(info, name) for name in info.__struct_fields__}
 
@@ -67,6 +79,8 @@ def adapter_with_fakes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """front/adapter.py, imported anew with the pb_utils that are installed."""
     module = importlib.import_module("flover_backend.front.adapter")
     module = importlib.reload(module)
+    RecordedEnd.called = []
     AttachedClient.made, AttachedClient.failure_at_connect = [], None
     monkeypatch.setattr(module, "EngineSupervisor", AttachedClient)
+    monkeypatch.setattr(module, "OutOfService", RecordedEnd)
     return module

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from adapter_host import AttachedClient, arguments
+from adapter_host import AttachedClient, RecordedEnd, arguments
 from fake_triton import InferenceRequest, Registry, make_module, strings
 
 from flover_backend.channel import Status
@@ -41,6 +41,7 @@ def test_is_not_ready_once_the_engine_drains(model: Any) -> None:
 def test_is_not_ready_once_the_engine_has_failed(model: Any) -> None:
     AttachedClient.made[0].handler.on_failed("the engine process is gone")
     assert model.is_ready() is False
+    assert RecordedEnd.called == ["flover"]
 
 
 def test_is_not_ready_after_finalize(adapter: ModuleType, tmp_path: Path) -> None:

@@ -56,10 +56,8 @@ class Call:
         return self._answers.empty()
 
     def has_finished(self, num_tokens: int) -> bool:
-        """So many tokens have come. For the end of a test: what has come is gone after it."""
-        answers = []
-        while not self._answers.empty():
-            answers.append(self._answers.get())
+        """So many tokens have come, and no error."""
+        answers = list(self._answers.queue)
         return not any(answer.error for answer in answers) and len(ids_of(answers)) == num_tokens
 
     def rest(self) -> list[Answer]:

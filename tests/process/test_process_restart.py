@@ -43,7 +43,7 @@ def test_what_had_no_token_runs_on_the_next_engine_in_its_order(host: Host) -> N
     assert not front.failed
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_an_idle_engine_s_end_is_noticed_too(host: Host, number: signal.Signals) -> None:
     front = SupervisedFront(host)
     dead = kill_engine(front, number)
@@ -66,6 +66,7 @@ def test_a_main_thread_that_hangs_is_noticed_although_the_io_thread_lives(host: 
     assert "allowed are 0.5 s" in lost
 
 
+@pytest.mark.slow
 def test_an_iteration_that_may_take_long_is_no_hang(host: Host) -> None:
     host.steer(step_s=1.5, allowed_s=30.0)
     front = SupervisedFront(host)
@@ -160,6 +161,7 @@ def test_a_front_that_ends_while_an_engine_loads_again_leaves_nothing(host: Host
     assert not front.failed
 
 
+@pytest.mark.slow
 def test_a_front_that_ends_after_its_engine_failed_leaves_no_file_of_the_count(host: Host) -> None:
     front = SupervisedFront(host, engine_restarts=1)
     kill_engine(front)
@@ -185,6 +187,7 @@ def test_an_engine_that_dies_while_it_drains_is_not_started_again(host: Host) ->
     assert not front.restarts
 
 
+@pytest.mark.slow
 def test_what_a_killed_server_s_dead_engine_has_left_goes_with_the_next_one(host: Host) -> None:
     front = SupervisedFront(host, engine_restarts=1)
     kill_engine(front)
@@ -200,6 +203,7 @@ def test_what_a_killed_server_s_dead_engine_has_left_goes_with_the_next_one(host
     assert count.name not in host.files()
 
 
+@pytest.mark.slow
 def test_a_load_by_the_operator_forgets_what_was_counted(host: Host) -> None:
     front = SupervisedFront(host, engine_restarts=1)
     for times in (1, 2):

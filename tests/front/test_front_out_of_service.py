@@ -1,0 +1,74 @@
+"""What a front does when there is no engine any more: in the explicit control mode, and in the others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from flover_backend.front.logs import Log
+from flover_backend.front.out_of_service import EXIT_CODE, OutOfService, is_explicit
+
+
+class Triton:
+    def __init__(self, error: Exception | None = None) -> None:
+        self.unloaded: list[str] = []
+        self.error = error
+
+    def unload_model(self, name: str) -> None:
+        self.unloaded.append(name)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A process with the command line of a tritonserver."""
+    code = "import sys; sys.stdin.read()"
+    process = subprocess.Popen([sys.executable, "-c", code, *request.param], stdin=subprocess.PIPE)
+    yield process.pid
+    process.communicate()
+
+
+EXPLICIT = ("--model-control-mode=explicit",)
+
+
+def call(triton: Any, server: int) -> list[object]:
+    """What happened besides an unload, in order."""
+    done: list[object] = []
+    OutOfService(triton, "flover", server, Log("front"), lambda: done.append("closed"), done.append)()
+    return done
+
+
+@pytest.mark.parametrize("server", [EXPLICIT, ("--model-control-mode", "explicit")], indirect=True)
+def test_the_model_is_unloaded_where_instances_may(server: int) -> None:
+    triton = Triton()
+    assert call(triton, server) == []
+    assert triton.unloaded == ["flover"]
+
+
+@pytest.mark.parametrize("server", [(), ("--model-control-mode=poll",), ("--log-info=1",)], indirect=True)
+def test_elsewhere_the_front_ends_and_does_not_even_ask(server: int) -> None:
+    triton = Triton()
+    assert call(triton, server) == ["closed", EXIT_CODE]
+    assert triton.unloaded == []
+
+
+@pytest.mark.parametrize("server", [EXPLICIT], indirect=True)
+def test_an_instance_that_is_late_stays_to_be_finalized(server: int) -> None:
+    assert call(Triton(RuntimeError("it is unloaded already")), server) == []
+
+
+@pytest.mark.parametrize("server", [EXPLICIT], indirect=True)
+def test_a_server_that_knows_no_unload_loses_the_front(server: int) -> None:
+    assert call(object(), server) == ["closed", EXIT_CODE]
+
+
+def test_the_last_control_mode_on_the_command_line_counts() -> None:
+    assert not is_explicit(["tritonserver", *EXPLICIT, "--model-control-mode=none"])
+    assert is_explicit(["tritonserver", "--model-control-mode=none", *EXPLICIT])
+    assert not is_explicit([str(os.getpid())])
