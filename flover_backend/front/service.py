@@ -292,13 +292,15 @@ class FrontService:
         if not self._live.wait_until_empty(CLOSE_STREAMS_S):
             self.log.warn(f"{len(self._live.all())} requests did not end within {CLOSE_STREAMS_S} s")
         self._counters.flush()
-        parts = (self._chores, self._senders, self._metrics, self._log_writer)
+        can_log = self._log_writer.close(CLOSE_THREADS_S)
+        parts = (self._chores, self._senders, self._metrics)
         late = [type(part).__name__ for part in parts if not part.close(CLOSE_THREADS_S)]
         if late:
             self.log.warn(f"{', '.join(late)} did not end within {CLOSE_THREADS_S} s")
         for stream in self._live.all():
             self._requests.ended(stream.ending())
-        self._requests.flush(last=True)
+        if can_log:
+            self._requests.flush(last=True)
         self._client.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from fake_triton import InferenceRequest, Logger
 from front_host import FrontHost, make_request
 
 from flover_backend.channel import Status
+from flover_backend.front import service
 from flover_backend.front.logs import Log
 from flover_backend.front.request_log import REFUSAL_LINES, Ending, RequestLog, clean_id
 from flover_backend.request import FinishReason, Request
@@ -152,6 +154,46 @@ def test_a_storm_of_refusals_is_summed_up_and_accepted_requests_keep_their_lines
     assert len(refused) + sum(int(line["count"]) for line in sums) == 300
     assert {(line["reason"], line["code"]) for line in sums} == {("invalid_arg", "INVALID_ARG")}
     assert len(refused) + len(sums) < 300
+
+
+def test_no_response_waits_for_the_log(host: FrontHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, waiting = threading.Event(), threading.Event()
+    write = Logger.log_info
+
+    def slow(line: str) -> None:
+        waiting.set()
+        assert gate.wait(30)
+        write(line)
+
+    monkeypatch.setattr(Logger, "log_info", slow)
+    host.ask(b"\xff").error()
+    assert waiting.wait(10), "the refusal has no line"
+    for number in range(20):
+        sender = host.ask([4], stream=True)
+        request = host.client.wait_submitted(number + 1)
+        host.tokens(request, [40])
+        sender.wait_for(1)
+        host.tokens(request, [41], FinishReason.LENGTH)
+        sender.wait()
+    assert not Logger.lines
+    gate.set()
+    assert [line["reason"] for line in host.log_lines()] == ["invalid_arg"] + 20 * ["length"]
+
+
+def test_an_end_is_bounded_when_the_log_hangs(host: FrontHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, waiting = threading.Event(), threading.Event()
+
+    def hanging(line: str) -> None:
+        waiting.set()
+        assert gate.wait(30)
+
+    monkeypatch.setattr(service, "CLOSE_THREADS_S", 0.1)
+    monkeypatch.setattr(Logger, "log_info", hanging)
+    host.ask(b"\xff").error()
+    assert waiting.wait(10)
+    host.close()
+    assert host.client.is_closed and not gate.is_set()
+    gate.set()
 
 
 class Clock:
