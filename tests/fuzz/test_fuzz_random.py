@@ -19,7 +19,7 @@ from flover_backend.errors import InvalidRequest
 from flover_backend.front.parameters import parse_object
 from flover_backend.request import Request, SamplingParams
 
-QUICK = settings(max_examples=400, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 NAMES = [*parser_targets.PARSERS[0]._table.rules, "stream", "use_beam_search", "lora_name", "unknown"]
 SCALARS = (
     st.none()

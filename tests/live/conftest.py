@@ -25,8 +25,8 @@ def server(start_server: StartServer) -> LiveServer:
 
 @pytest.fixture(scope="session")
 def small_server(start_server: StartServer) -> LiveServer:
-    """Two rows, a queue of four, prompts in pieces of 4 tokens; it logs verbosely."""
-    model_json = {"max_rows": 2, "max_queued_requests": 4, "prefill_token_budget": 4}
+    """Two rows, a queue of four with 4,000 tokens, prompts in pieces of 4 tokens; it logs verbosely."""
+    model_json = {"max_rows": 2, "max_queued_requests": 4, "max_queued_tokens": 4000, "prefill_token_budget": 4}
     running = start_server(model_json, instances=2, arguments=("--log-verbose=1",))
     running.wait_ready()
     return running

@@ -50,6 +50,8 @@ PROMPTS: dict[str, tuple[dict[str, np.ndarray], tuple[str, ...]]] = {
     "ids beyond the limit": ({"input_ids": np.full(2048, 5, np.int32)}, ("2048 prompt tokens", "1 .. 2047")),
     "text beyond the limit": ({"text_input": text("q7" * 4000)}, ("text_input", "prompt tokens", "1 .. 2047")),
     "text of too many bytes": ({"text_input": text("x" * 40_000)}, ("text_input", "40000 bytes", "32768")),
+    "text of 32 MiB": ({"text_input": text("x" * (1 << 25))}, ("text_input", "33554432 bytes", "32768")),
+    "millions of ids": ({"input_ids": np.full(1 << 22, 5, np.int32)}, ("4194304 prompt tokens", "1 .. 2047")),
 }
 
 
@@ -96,6 +98,8 @@ PARAMETERS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "a key twice": ('{"n": 1, "n": 2}', ("'n'", "twice")),
     "huge JSON": ('{"stop": "' + "x" * 1_000_000 + '"}', ("sampling_parameters", "65536")),
     "deeply nested JSON": (nested(30_000), ("sampling_parameters", "nested too deep")),
+    "JSON beyond the depth": (nested(8), ("sampling_parameters", "nested too deep; at most 8 objects and lists")),
+    "JSON of the depth": (nested(7), ("stop: got",)),
     "a huge number": ('{"n": ' + "1" * 5000 + "}", ("n: got", "1 .. 32")),
 }
 

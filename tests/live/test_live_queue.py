@@ -53,6 +53,19 @@ def test_a_full_queue_refuses_with_its_depth(small_server: LiveServer, full_rows
     assert len(ids_of(ask(small_server.grpc_url, [6], SHORT))) == 3
 
 
+def test_a_queue_full_of_tokens_refuses_with_its_depth(small_server: LiveServer, full_rows: list[Call]) -> None:
+    waiting = [Call(small_server.grpc_url, arrays_of(LONG_PROMPT, SHORT)) for _ in range(2)]
+    wait_running(small_server, 2, waiting=2)
+    (answer,) = ask(small_server.grpc_url, LONG_PROMPT, SHORT)
+    assert "the queue is full: 2 requests with 3800 prompt tokens wait, this one has 1900" in answer.error
+    assert "4000 tokens" in answer.error
+    short = Call(small_server.grpc_url, arrays_of([6], SHORT))
+    wait_running(small_server, 2, waiting=3)
+    for call in [*waiting, short]:
+        call.cancel()
+    wait_running(small_server, 2)
+
+
 def test_a_deadline_that_passes_in_the_queue(small_server: LiveServer, full_rows: list[Call]) -> None:
     before = finished(small_server, "deadline")
     (answer,) = ask(small_server.grpc_url, [6], SHORT | {"deadline_ms": 200})
