@@ -99,7 +99,8 @@ def narrow_floors(
     wanted = torch.where(top_p < 1, top_p * mass, torch.inf)
     before = largest.cumsum(1, dtype=torch.float64) - largest
     kept = within_k & (before < wanted.unsqueeze(1))
-    lowest = largest.gather(1, (kept.sum(1) - 1).unsqueeze(1)).squeeze(1)
+    last_kept = (kept.sum(1) - 1).clamp_min(0)  # none: a row of NaN, or a top_p that float32 rounds to 0
+    lowest = largest.gather(1, last_kept.unsqueeze(1)).squeeze(1)
     beyond_k = limited & (top_k < width) & (kth > last)
     return lowest, (last == 0) | beyond_k | (~limited & (lowest > last))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import struct
 import tempfile
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import tiny_llama
 
-from flover_backend.errors import ConfigError
+from flover_backend.errors import ConfigError, InvalidRequest
+from flover_backend.front.tokenizer import Tokenizer
 from flover_backend.importer.gguf import import_gguf
 from flover_backend.importer.source import GGUFError
 from flover_backend.models.load import load_model
 
+TEXTS = ("The fox, 5 < 6.\n", "", "\0", "世界🤖 é", "a" * 300)
 _folders: list[tempfile.TemporaryDirectory[str]] = []
 
 
@@ -50,6 +53,21 @@ def load_weights(data: bytes) -> None:
 def load_index(data: bytes) -> None:
     """`data` is model.safetensors.index.json."""
     _load("model.safetensors.index.json", data, without="model.safetensors")
+
+
+def load_tokenizer(data: bytes) -> None:
+    """`data` is tokenizer.json; what loads must cut texts, too."""
+    path = folder() / "tokenizer.json"
+    path.write_bytes(data)
+    try:
+        tokenizer = Tokenizer(path)
+    except ConfigError as error:
+        assert "tokenizer.json: " in str(error)
+        return
+    for text in TEXTS:
+        with contextlib.suppress(InvalidRequest):
+            for token in tokenizer.encode(text):
+                assert isinstance(tokenizer.token_bytes[token], bytes)
 
 
 def _load(name: str, data: bytes, without: str = "") -> None:

@@ -22,6 +22,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "gguf": file_targets.import_file,
     "config-json": file_targets.load_config,
     "safetensors": file_targets.load_weights,
+    "tokenizer-json": file_targets.load_tokenizer,
     "weights-index": file_targets.load_index,
 }
 

@@ -150,6 +150,19 @@ def test_rows_that_need_more_candidates_look_at_all_weights_alone(monkeypatch):
     assert weights[0].count_nonzero() == 3000, "equal weights share a fate"
 
 
+@pytest.mark.parametrize("vocab_size", [5, 101, 700, 3000])
+def test_a_row_of_nan_or_a_tiny_top_p_ends_nothing(vocab_size):
+    """A model that overflowed costs its own request; top_p that float32 rounds to 0 keeps the most likely token."""
+    weights = torch.rand((6, vocab_size), generator=torch.Generator().manual_seed(1))
+    weights[:, 3] = 1.0
+    weights[3:] = torch.nan
+    top_k, top_p = torch.tensor([0, 2, 0, 0, 2, 3]), torch.tensor([5e-324, 0.0, 1e-45, 0.5, 1.0, 0.0])
+    kept = sampling.filter_(weights.clone(), top_k, top_p.float(), torch.zeros(6))
+    assert kept[:3].argmax(1).tolist() == [3, 3, 3] and (kept[:3] > 0).sum(1).tolist() == [1, 1, 1]
+    ids = sampling.inverse_cdf(kept, torch.full((6,), 0.5, dtype=torch.float64))
+    assert ids[:3].tolist() == [3, 3, 3] and all(0 <= i < vocab_size for i in ids.tolist())
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_wide_and_narrow_floors_agree(seed):
     """The radix selection over all weights against the cut in a full, sorted list."""
