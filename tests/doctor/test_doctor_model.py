@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,37 @@ def test_a_gpu_that_is_not_there() -> None:
     (answer,) = answer_to([ModelQuestion("m", str(path_of("llama-demo")), ModelJson(device="cuda"))]).models
     (line,) = at_level(answer.checks, "fail")
     assert "torch sees no GPU" in line
+
+
+def stand_in_gpu(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    """What torch would say of one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (free, 141 * GIB))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA H200")
+
+
+def test_the_arithmetic_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in_gpu(monkeypatch, 100 * GIB)
+    answer = answer_to([ModelQuestion("m", str(path_of("llama-demo")), ModelJson())])
+    assert at_level(answer.engine, "fail") == []
+    assert any("NVIDIA H200, 100.0 GiB of 141.0 GiB free" in check.found for check in answer.engine)
+    memory = answer.models[0].checks[-1]
+    assert memory.level == "ok" and "100.0 GiB free on the GPU" in memory.found and "max_rows 256" in memory.found
+
+
+def test_a_gpu_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in_gpu(monkeypatch, 1 << 20)
+    answer = answer_to([ModelQuestion("m", str(path_of("llama-demo")), ModelJson())])
+    (line,) = at_level(answer.models[0].checks, "fail")
+    assert "the weights take" in line and "of the GPU are free" in line
+
+
+def test_a_gpu_without_the_language_of_its_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in_gpu(monkeypatch, GIB)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    (line,) = at_level(answer_to([]).engine, "fail")
+    assert "triton: " in line and "pip install 'triton>=3.6'" in line
 
 
 @pytest.mark.parametrize(
