@@ -63,10 +63,10 @@ perf: setup ## perf_analyzer in each of its modes on a server with the bundled m
 	@$(BIN)/python -m benchmarks.perf_analyzer all
 
 bench-faults: setup ## overload, silent clients, deadlines, deaths: what they cost, held against the bars
-	@$(BIN)/python -m benchmarks.faults
+	@$(BIN)/python -m benchmarks.faults $(FLAGS)
 
 soak: setup ## 30 minutes of mixed traffic, cancels, bad requests, overload and faults; every accepted request accounted for
-	@$(BIN)/python -m benchmarks.soak
+	@$(BIN)/python -m benchmarks.soak $(FLAGS)
 
 genai-perf: setup ## make .venv-genai-perf: genai-perf, and a perf_analyzer for it (docs/measuring.md)
 	@$(BIN)/python scripts/genai_perf.py

@@ -21,14 +21,12 @@ from rich.console import Console
 from benchmarks.faults.deadlines import Deadlines, measure_deadlines
 from benchmarks.faults.deaths import Deaths, measure_deaths
 from benchmarks.faults.overload import Overload, measure_overload
+from benchmarks.faults.page import write_page
 from benchmarks.faults.rows import Row, markdown
 from benchmarks.faults.silent import Silent, measure_silent
-from benchmarks.pa.errors import MeasurementFailed
 from flover_backend.bench_engine.machine import describe_machine, in_words
 from flover_backend.errors import FloverError
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
-BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 Tell = Callable[[str], None]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -71,12 +69,13 @@ def faults(
     facts = describe_machine(torch.device("cpu"))
     for one in part or list(Part):
         tell(f"{one.value} ...")
-        rows += _measured(one, repeats, seed, tell)
+        command = f"python -m benchmarks.faults --part {one.value}"
+        rows += [msgspec.structs.replace(row, command=command) for row in _measured(one, repeats, seed, tell)]
         _save(rows, facts, out)
     console.print(markdown(rows), markup=False, highlight=False, soft_wrap=True)
     tell(f"saved: {out}")
     if write_docs:
-        DOCS.write_text(with_table(DOCS.read_text(), report(rows, facts)))
+        write_page("faults", report(rows, facts))
     if not all(row.is_held for row in rows):
         raise typer.Exit(1)
 
@@ -103,15 +102,6 @@ def _save(rows: list[Row], facts: dict[str, Any], out: Path) -> None:
 def report(rows: list[Row], facts: dict[str, Any]) -> str:
     """The table, and where it was measured."""
     return f"{markdown(rows)}\nMedians of the repeats, and their range. {facts['time']}, {in_words(facts)}.\n"
-
-
-def with_table(text: str, table: str) -> str:
-    """The page with another table between its marks. Raises `MeasurementFailed` where they are not."""
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not (begin and end):
-        raise MeasurementFailed(f"{DOCS} has no {BEGIN} ... {END}; put the marks where the table is to stand")
-    return f"{head}{begin}\n{table}{end}{tail}"
 
 
 if __name__ == "__main__":

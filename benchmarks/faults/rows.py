@@ -22,6 +22,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     unit: str = ""
     bar: float | None = None
     """None: a figure for orientation."""
+    command: str = ""
+    """That measures it."""
     is_floor: bool = False
     """The bar is the least that is allowed, not the most."""
 
@@ -67,10 +69,14 @@ def lost_in_words(short: int, accepted: int) -> str:
 
 def markdown(rows: Sequence[Row]) -> str:
     """A table."""
-    head = ("fault", "injected", "lost", "figure", "measured", "bar", "")
+    head = ("fault", "injected", "lost", "figure", "measured", "bar", "", "command")
     lines = [head, tuple("---" for _ in head)]
     lines += [
-        (row.fault, row.injected, row.lost, row.figure, row.measured(), row.bar_in_words(), row.verdict) for row in rows
+        (
+            *(row.fault, row.injected, row.lost, row.figure, row.measured(), row.bar_in_words(), row.verdict),
+            f"`{row.command}`",
+        )
+        for row in rows
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 

@@ -6,6 +6,7 @@ the engine has the same work in both. The silent connections stay open, and unre
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -38,7 +39,10 @@ class Silent:
     silent_new_tokens: int = 1900
     """More, so that it is silent for as long as others stream."""
     vocab_size: int = 1536
+    seconds: float = 60.0
+    """At least so long nothing is read."""
     repeats: int = 3
+    """At least."""
     seed: int = 1
 
     def calls(self) -> list[Call]:
@@ -59,7 +63,9 @@ def measure_silent(asked: Silent, tell: Tell) -> list[Row]:
         run_segment(server, [Call(0.0, call.prompt, 16) for call in calls])
         with SilentClient(Target(server.grpc_url, server.options.name), server.http_url) as client:
             opened = time.monotonic()
-            for repeat in range(asked.repeats):
+            for repeat in itertools.count():
+                if repeat >= asked.repeats and time.monotonic() - opened >= asked.seconds:
+                    break
                 found: dict[bool, Segment] = {}
                 for is_silent in (True, False) if repeat % 2 == 0 else (False, True):
                     if is_silent:
@@ -77,8 +83,8 @@ def measure_silent(asked: Silent, tell: Tell) -> list[Row]:
     return [
         Row(
             fault="clients that read nothing, gRPC and HTTP",
-            injected=f"{silent_s:.0f} s, {asked.repeats} × 2 requests of {asked.silent_new_tokens} tokens",
-            lost=lost_in_words(short, 2 * asked.repeats * (asked.others + 1)),
+            injected=f"{silent_s:.0f} s, {len(ratios)} × 2 requests of {asked.silent_new_tokens} tokens",
+            lost=lost_in_words(short, 2 * len(ratios) * (asked.others + 1)),
             figure="others' inter-token p99, over that beside clients that read",
             values=ratios,
             bar=GAP_RATIO,

@@ -10,13 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from benchmarks.faults.page import write_page
 from benchmarks.soak.ledger import summed
 from benchmarks.soak.run import Asked, Result, Soak
+from flover_backend.bench_engine.machine import describe_machine, in_words
 from flover_backend.errors import FloverError
 
 SHOWN_PROBLEMS = 20
@@ -41,6 +44,7 @@ def soak(
     rate: Annotated[float, typer.Option(min=0.1, help="Requests a second, Poisson.")] = 5.0,
     burst: Annotated[int, typer.Option(min=0, help="Requests at once in each round, beyond rows and queue.")] = 40,
     out: Annotated[Path, typer.Option(help="Folder for the server's log and soak.json.")] = Path("out/soak"),
+    write_docs: Annotated[bool, typer.Option(help="Put the figures into docs/reliability.md too.")] = False,
 ) -> None:
     """Serve mixed traffic with cancels, bad requests, overload and faults; account for every accepted request."""
     console = Console()
@@ -54,6 +58,8 @@ def soak(
         console.print(f"PROBLEM {problem}", markup=False, highlight=False, soft_wrap=True)
     _save(result, asked)
     console.print(f"saved: {out}", markup=False, highlight=False, soft_wrap=True)
+    if write_docs:
+        write_page("soak", _markdown(result, asked))
     if result.all_problems:
         raise typer.Exit(1)
 
@@ -84,6 +90,26 @@ def _table(result: Result) -> Table:
         shown.add_row("held after the last", held[-1].in_words())
     shown.add_row("problems", str(len(result.all_problems)))
     return shown
+
+
+def _markdown(result: Result, asked: Asked) -> str:
+    """For the page: each fault, and below what became of the requests."""
+    ledger, command = result.ledger, f"`python -m benchmarks.soak --minutes {asked.minutes:g} --seed {asked.seed}`"
+    problems = f"{len(result.all_problems)} problems" if result.all_problems else "nothing"
+    lines = ["| fault | injected | lost | command |", "| --- | --- | --- | --- |"]
+    lines += [f"| {fault.value} | {count} times | {problems} | {command} |" for fault, count in result.faults.items()]
+    facts = describe_machine(torch.device("cpu"))
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{sum(ledger.outcomes.values())} requests in {result.seconds / 60:.0f} minutes: "
+            f"{summed(ledger.outcomes.items())}. {ledger.balance}.",
+            f"Held after the third round: {result.held[min(2, len(result.held) - 1)].in_words()}; after the last: "
+            f"{result.held[-1].in_words()}. {facts['time']}, {in_words(facts)}.",
+            "",
+        ]
+    )
 
 
 def _save(result: Result, asked: Asked) -> None:
