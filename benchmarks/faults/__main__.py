@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +30,10 @@ from flover_backend.errors import FloverError
 
 Tell = Callable[[str], None]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+BUSY = 0.3
+"""Load average by core, before anything is measured."""
 
 
 class Part(enum.Enum):
@@ -66,7 +71,9 @@ def faults(
         console.print(f"{time.monotonic() - started:6.1f} s  {line}", markup=False, highlight=False, soft_wrap=True)
 
     rows: list[Row] = []
-    facts = describe_machine(torch.device("cpu"))
+    facts = describe_machine(torch.device("cpu")) | {"load": os.getloadavg()[0]}
+    if facts["load"] > BUSY * facts["cpus"]:
+        tell(f"NOTE: the machine is busy (load {facts['load']:.1f} on {facts['cpus']} cores): figures will be too high")
     for one in part or list(Part):
         tell(f"{one.value} ...")
         command = f"python -m benchmarks.faults --part {one.value}"
@@ -101,7 +108,8 @@ def _save(rows: list[Row], facts: dict[str, Any], out: Path) -> None:
 
 def report(rows: list[Row], facts: dict[str, Any]) -> str:
     """The table, and where it was measured."""
-    return f"{markdown(rows)}\nMedians of the repeats, and their range. {facts['time']}, {in_words(facts)}.\n"
+    where = f"{facts['time']}, {in_words(facts)}; load average before the start: {facts['load']:.1f}"
+    return f"{markdown(rows)}\nMedians of the repeats, and their range. {where}.\n"
 
 
 if __name__ == "__main__":
