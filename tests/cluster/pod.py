@@ -117,6 +117,7 @@ class Pod:
         os.kill(self.first_process, signal.SIGTERM)
 
     def wait_ended(self, timeout_s: float) -> int:
+        """Its exit status. Raises subprocess.TimeoutExpired."""
         return self._outer.wait(timeout_s)
 
     def kill(self) -> None:

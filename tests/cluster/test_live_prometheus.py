@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -159,6 +161,16 @@ def test_an_engine_that_dies_is_told_and_one_that_is_gone_for_good_is_an_alarm(w
     os.kill(engine_of(server), signal.SIGKILL)
     wait_firing(prometheus, "FloverModelDown")
     assert "FloverServerDown" not in prometheus.firing()
+    wait_for(lambda: not answers(f"{server.http_url}/v2/models/flover/ready"), TIMEOUT_S)  # what liveness looks at
+
+
+def answers(url: str) -> bool:
+    """As the kubelet judges an httpGet."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError:
+        return False
 
 
 def test_a_server_that_ended_is_an_alarm(watched: Watched) -> None:

