@@ -21,6 +21,7 @@ SLOW_BOUNDS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0
 """Seconds of a request or of its first token."""
 
 FINISH_REASONS = ("stop", "length", "deadline", "cancelled", "shutdown")
+OUTCOMES = ("finished", "cancelled", "failed")
 REJECT_REASONS = ("invalid_arg", "queue_full", "draining", "restarting", "internal")
 
 
@@ -34,6 +35,8 @@ class Family:
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
     """Upper bounds of a distribution's buckets, without +Inf."""
+    by_fronts: bool = False
+    """Each front counts and writes its own share, which no engine's death can take with it."""
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -71,6 +74,19 @@ FAMILIES: tuple[Family, ...] = (
         "flover_coalesced_responses_total", "counter", "Responses saved because tokens that waited went out together."
     ),
     Family("flover_requests_finished_total", "counter", "Accepted requests that ended, by reason.", ("reason",)),
+    Family(
+        "flover_requests_accepted_total",
+        "counter",
+        "Requests that were accepted and have had news or an end: each once, however often their engine died.",
+        by_fronts=True,
+    ),
+    Family(
+        "flover_requests_ended_total",
+        "counter",
+        "Accepted requests that have had their FINAL: all, once nothing runs, but for those of killed fronts.",
+        ("outcome",),
+        by_fronts=True,
+    ),
     Family("flover_requests_rejected_total", "counter", "Requests that were never accepted, by reason.", ("reason",)),
     Family("flover_engine_restarts_total", "counter", "Engines that took the place of one that died or hung."),
     Family("flover_integrity_failures_total", "counter", "Idle checks that found rows or blocks leaked; 0 is right."),

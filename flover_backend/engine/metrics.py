@@ -53,7 +53,8 @@ class EngineMetrics:
     def __init__(self, info: EngineInfo) -> None:
         self._info = info
         self._sequence = 0
-        self._counters = {family.name: 0.0 for family in FAMILIES if family.kind == "counter" and not family.labels}
+        counters = [family for family in FAMILIES if family.kind == "counter" and not family.by_fronts]
+        self._counters = {family.name: 0.0 for family in counters if not family.labels}
         self._finished = dict.fromkeys(FINISH_REASONS, 0)
         self._rejected = dict.fromkeys(REJECT_REASONS, 0)
         self._distributions = {

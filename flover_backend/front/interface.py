@@ -49,6 +49,9 @@ class MetricsSink(Protocol):
     def on_metrics(self, metrics: Metrics) -> None:
         """A snapshot to write."""
 
+    def count(self, increments: dict[str, int]) -> None:
+        """Add to series that every front writes its own share of."""
+
     def on_engine_gone(self) -> None:
         """The engine has failed: no snapshot will come any more."""
 

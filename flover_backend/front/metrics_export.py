@@ -36,6 +36,7 @@ def _values(family: Family, label: str) -> tuple[str, ...]:
     return {
         "le": (*(f"{bound:g}" for bound in family.bounds), "+Inf"),
         "request_type": ("waiting", "active"),
+        "outcome": metric_families.OUTCOMES,
         "kv_cache_block_type": ("used", "max", "free", "tokens_per", "fraction"),
         "reason": metric_families.FINISH_REASONS if "finished" in family.name else metric_families.REJECT_REASONS,
     }[label]
@@ -69,6 +70,13 @@ class _Leads:
 
 
 @dataclass(frozen=True, slots=True)
+class _Increments:
+    """Of counters by series name; this front's own."""
+
+    amounts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class _EngineGone:
     """No snapshot comes until another engine names a leader: the gauges are 0."""
 
@@ -99,7 +107,7 @@ class MetricsWriter:
         """What of each counter of this engine is in Triton's registry."""
         self._unknown: dict[str, None] = {}
         self._news = threading.Condition()
-        self._news_in_order: list[_Leads | Metrics | _EngineGone] = []
+        self._news_in_order: list[_Leads | Metrics | _Increments | _EngineGone] = []
         self._closing = False
         self._leads = False
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
@@ -117,6 +125,12 @@ class MetricsWriter:
             if self._news_in_order and isinstance(self._news_in_order[-1], Metrics):
                 self._news_in_order.pop()
             self._news_in_order.append(metrics)
+            self._news.notify()
+
+    def count(self, increments: dict[str, int]) -> None:
+        """Add to series that every front writes its own share of."""
+        with self._news:
+            self._news_in_order.append(_Increments(increments))
             self._news.notify()
 
     def on_engine_gone(self) -> None:
@@ -152,9 +166,14 @@ class MetricsWriter:
             if closing:
                 return
 
-    def _take_in(self, item: _Leads | Metrics | _EngineGone) -> None:
+    def _take_in(self, item: _Leads | Metrics | _Increments | _EngineGone) -> None:
         if isinstance(item, Metrics):
             self._write(item)
+        elif isinstance(item, _Increments):
+            for name, amount in item.amounts.items():
+                metric = self._find(self._series.counters, name) if self._series is not None else None
+                if metric is not None:
+                    metric.increment(amount)
         elif isinstance(item, _Leads):
             self._take_over(item.acknowledged)
         elif self._leads:

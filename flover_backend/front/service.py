@@ -75,7 +75,7 @@ class FrontService:
         self._parser = RequestParser(client.info, has_tokenizer=tokenizer is not None, header_prefix=header_prefix)
         self._admission = Admission(client.info)
         self._live = LiveRequests()
-        self._counters = FrontCounters(client.front_stats)
+        self._counters = FrontCounters(client.front_stats, metrics.count)
         self._senders = senders
         self._tokenizing = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
         self._requests = RequestLog(log)
@@ -179,6 +179,10 @@ class FrontService:
         if stream.end(Cancelled("cancelled by the client")):
             self._client.cancel(stream.key)
 
+    def _count_accepted(self, stream: Stream) -> None:
+        if stream.count_once():
+            self._counters.accepted()
+
     def _expire(self, stream: Stream) -> None:
         stream.end(_error_of("UNAVAILABLE", "deadline_ms passed before the first token", "deadline"))
 
@@ -203,6 +207,9 @@ class FrontService:
     def closed(self, stream: Stream, *, abandoned: bool) -> None:
         """The request has had its FINAL."""
         self._requests.ended(stream.ending())
+        if stream.accepted:
+            self._count_accepted(stream)
+            self._counters.ended(stream.outcome)
         self._live.remove(stream.key)
         self._client.forget(stream.key)
         if abandoned:
@@ -222,6 +229,8 @@ class FrontService:
         """Queue them for their stream, if it still lives."""
         stream = self._live.get(key)
         if stream is not None:
+            if not stream.is_counted:
+                self._count_accepted(stream)
             stream.push(index, token_ids, logprobs, finish)
 
     def on_ended(self, key: int, code: str, message: str, reason: str) -> None:

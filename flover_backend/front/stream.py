@@ -83,6 +83,8 @@ class Stream:
         self.deadline: float | None = None
         """`time.monotonic()` seconds."""
         self.accepted = False
+        self.is_counted = False
+        """As an accepted one; see `count_once`."""
         self._responder = responder
         self._owner = owner
         self._options = OutputOptions(stream=False)
@@ -105,6 +107,19 @@ class Stream:
     def has_ended(self) -> bool:
         """No news will go out any more: FINAL was sent, or an error is on its way."""
         return self._closed or self._error is not None
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, once FINAL was sent: finished, cancelled or failed."""
+        if self._sequences and all(sequence.finish for sequence in self._sequences):
+            return "finished"
+        return "cancelled" if isinstance(self._error, Cancelled) else "failed"
+
+    def count_once(self) -> bool:
+        """True the first time."""
+        with self._lock:
+            was_counted, self.is_counted = self.is_counted, True
+        return not was_counted
 
     @property
     def is_ending(self) -> bool:

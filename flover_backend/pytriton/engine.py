@@ -167,6 +167,9 @@ class _NoMetrics:
     def on_metrics(self, metrics: Metrics) -> None:
         """Nothing is written."""
 
+    def count(self, increments: dict[str, int]) -> None:
+        """Nothing is written."""
+
     def on_engine_gone(self) -> None:
         """Nothing is written."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,12 @@ from flover_backend.request import FinishReason, Request
 
 
 class NoMetrics:
+    def __init__(self) -> None:
+        self.counted: Counter[str] = Counter()
+
+    def count(self, increments: dict[str, int]) -> None:
+        self.counted.update(increments)
+
     def on_leader(self, acknowledged: Metrics | None) -> None:
         pass
 
@@ -38,10 +45,11 @@ class FrontHost:
     def __init__(self, pb_utils: Any, tokenizer: Tokenizer | None, sender_threads: int = 2) -> None:
         self.pb_utils = pb_utils
         self.client = FakeClient()
+        self.metrics = NoMetrics()
         self.service = FrontService(
             self.client,
             tokenizer,
-            NoMetrics(),
+            self.metrics,
             Log("front_0", "text", Logger),
             SenderPool(sender_threads),
             header_prefix="x-",

@@ -288,3 +288,55 @@ def test_many_requests_at_once_keep_their_order(host: FrontHost) -> None:
     for sender, _ in pairs:
         ids = [i for response in sender.wait() for i in response.outputs["output_ids"].tolist()]
         assert ids == list(range(40, 60))
+
+
+def test_each_accepted_request_is_counted_once_and_once_with_its_outcome(host: FrontHost) -> None:
+    finished, failed = (started(host, stream=True)[0] for _ in range(2))
+    requests = host.client.submitted
+    host.tokens(requests[0], [41], LENGTH)
+    finished.wait()
+    refused = host.ask([5])
+    host.service.on_ended(host.client.wait_submitted(3).key, "UNAVAILABLE", "the queue is full", "refused")
+    refused.error()
+    waiting = host.ask([6])
+    host.client.wait_submitted(4)
+    host.tokens(requests[1], [42])
+    wait_until(lambda: failed.responses)
+    host.service.on_lost("it crashed", "3 of 3 restarts are left")
+    assert failed.wait()[-1].error is not None
+    assert host.service.waiting() == [host.client.submitted[3].key]
+    host.service.on_restarted()
+    host.tokens(host.client.submitted[3], [7], LENGTH)
+    waiting.wait()
+    host.close()
+    assert host.metrics.counted == {
+        "flover_requests_accepted_total": 3,
+        'flover_requests_ended_total{outcome="finished"}': 2,
+        'flover_requests_ended_total{outcome="failed"}': 1,
+    }
+
+
+def test_a_request_that_was_sent_nothing_begins_again_as_if_it_had_never_run(host: FrontHost) -> None:
+    """Its tokens so far, half of a stop string among them, are forgotten."""
+    sender = host.ask("Once", {"stop": ["never"]})
+    request = host.client.wait_submitted()
+    host.tokens(request, [300, 301])
+    host.service.on_lost("it crashed", "3 of 3 restarts are left")
+    assert host.service.waiting() == [request.key]
+    later = host.ask([1]).error()
+    assert later.code == TritonError.UNAVAILABLE
+    assert "is being started again: it crashed; 3 of 3 restarts are left" in str(later)
+    host.service.on_restarted()
+    host.tokens(request, [40, 41], LENGTH)
+    (response,) = sender.wait()
+    assert response.outputs["output_ids"].tolist() == [40, 41]
+
+
+def test_a_deadline_passes_without_an_engine(host: FrontHost) -> None:
+    sender = host.ask([1], {"deadline_ms": 50})
+    host.client.wait_submitted()
+    host.service.on_lost("it crashed", "3 of 3 restarts are left")
+    error = sender.error()
+    assert error.code == TritonError.UNAVAILABLE
+    assert "deadline_ms" in str(error)
+    assert host.service.waiting() == []

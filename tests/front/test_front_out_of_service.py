@@ -28,8 +28,10 @@ class Triton:
 @pytest.fixture
 def server(request: pytest.FixtureRequest) -> Iterator[int]:
     """A process with the command line of a tritonserver."""
-    code = "import sys; sys.stdin.read()"
-    process = subprocess.Popen([sys.executable, "-c", code, *request.param], stdin=subprocess.PIPE)
+    code, pipe = "import sys; print(flush=True); sys.stdin.read()", subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", code, *request.param], stdin=pipe, stdout=pipe)
+    assert process.stdout is not None
+    process.stdout.readline()  # it has a command line now
     yield process.pid
     process.communicate()
 

@@ -13,6 +13,7 @@ from live_metrics import series, wait_running
 from live_server import LiveServer, StartServer, command_line, is_running, runtime_files, wait_for
 from triton_client import Call, arrays_of, ask, ids_of, post
 
+from flover_backend.metric_families import OUTCOMES
 from flover_backend.metric_families import series as series_of
 from flover_backend.observer import EngineObserver, find_engines
 
@@ -30,12 +31,20 @@ def mortal(start_server: StartServer) -> LiveServer:
     return running
 
 
+def ends_of(server: LiveServer) -> list[float]:
+    """Requests that were accepted, and of them finished, cancelled, failed."""
+    scrape = server.metrics()
+    ended = [scrape[series("flover_requests_ended_total", outcome=outcome)] for outcome in OUTCOMES]
+    return [scrape[series("flover_requests_accepted_total")], *ended]
+
+
 @pytest.mark.parametrize(
     "number",
     [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)],
     ids=["killed", "stopped"],
 )
 def test_requests_without_a_token_run_again_and_the_others_end(mortal: LiveServer, number: signal.Signals) -> None:
+    before = ends_of(mortal)
     lone = [ids_of(ask(mortal.grpc_url, prompt, SHORT)) for prompt in PROMPTS]
     restarts = mortal.metrics()[series("flover_engine_restarts_total")]
     running = [Call(mortal.grpc_url, arrays_of([9, 9], ENDLESS, stream=True)) for _ in range(2)]
@@ -53,6 +62,7 @@ def test_requests_without_a_token_run_again_and_the_others_end(mortal: LiveServe
     assert not is_running(engine)
     assert engine_of(mortal) != engine
     wait_for(lambda: mortal.metrics()[series("flover_engine_restarts_total")] == restarts + 1)
+    wait_for(lambda: [after - was for after, was in zip(ends_of(mortal), before, strict=True)] == [10, 8, 0, 2])
 
 
 def test_new_requests_are_told_to_come_again(mortal: LiveServer) -> None:
