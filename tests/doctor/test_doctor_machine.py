@@ -140,10 +140,11 @@ def test_regions_that_no_process_names(tmp_path: Path) -> None:
     for name in names[:2]:
         os.utime(tmp_path / name, (time.time() - 3600,) * 2)
     (tmp_path / "of-somebody-else").write_bytes(b"")
-    wait = [sys.executable, "-c", "import sys; sys.stdin.read()", names[1]]
-    with subprocess.Popen(wait, stdin=subprocess.PIPE) as user:
+    wait = [sys.executable, "-c", "import sys; print('up', flush=True); sys.stdin.read()", names[1]]
+    with subprocess.Popen(wait, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as user:
+        assert user.stdin is not None and user.stdout is not None
+        user.stdout.readline()  # only now its command line can be read for certain
         found = machine.left_regions(tmp_path)
-        assert user.stdin is not None
         user.stdin.close()
     assert [path.name for path in found] == names[:1]
 
