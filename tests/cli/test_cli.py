@@ -140,3 +140,17 @@ def test_the_command_starts_without_torch() -> None:
     code = "import sys, flover_backend.cli; print([m for m in ('torch', 'tritonclient', 'grpc') if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_options_behind_two_dashes_are_tritonserver_s(served: list[object]) -> None:
+    CliRunner().invoke(cli.app, ["serve", "--max-rows", "3", "--", "--grpc-use-ssl=true", "--log-info=0"])
+    (options,) = served
+    assert options.server_arguments == ("--grpc-use-ssl=true", "--log-info=0")  # type: ignore[attr-defined]
+    assert options.config.max_rows == 3  # type: ignore[attr-defined]
+
+
+def test_what_is_no_option_is_refused_by_name(served: list[object]) -> None:
+    answer = CliRunner().invoke(cli.app, ["serve", "llama-demo"])
+    assert answer.exit_code == 2
+    assert "'llama-demo' is no option of tritonserver's: give --OPTION=VALUE behind --" in answer.output
+    assert served == []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ def main() -> int:
     arguments = parse(sys.argv[1:])
     if arguments.inside:
         fuzz(arguments.targets[0], arguments.runs, arguments.seed)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the target's process too
     known = sorted(path.name for path in CORPUS.iterdir())
     for name in arguments.targets or known:
         if name not in known:

@@ -13,7 +13,7 @@ import grpc
 import hostile_grpc
 import pytest
 from live_metrics import wait_idle
-from live_server import LiveServer
+from live_server import LiveServer, wait_for
 from triton_client import Call, arrays_of, ask, text_of
 from tritonclient.grpc import service_pb2_grpc
 
@@ -32,9 +32,8 @@ def test_nothing_of_a_request_is_in_the_log(server: LiveServer, mark: str) -> No
     told = text_of(ask(server.grpc_url, f"{mark} In the beginning", {"max_tokens": 40, "ignore_eos": True}))
     wait_idle(server)
     Call(server.grpc_url, arrays_of([5], {"max_tokens": 1}), request_id="the-last-one").rest()
-    said = ""
-    while "the-last-one" not in said:
-        said = server.log()[before:]
+    wait_for(lambda: "the-last-one" in server.log()[before:], timeout_s=30)
+    said = server.log()[before:]
     assert "reason=" in said, "requests are logged, so this looks at the right log"
     assert mark not in said
     assert mark.lower() not in said.lower()
