@@ -194,9 +194,11 @@ def test_an_iteration_that_raises_or_hangs_under_a_real_server(start_server: Sta
             call.next()
         waiting = [Call(server.grpc_url, arrays_of(PROMPTS[0], SHORT, stream=True)) for _ in range(3)]
         wait_running(server, 2, waiting=3)
-        order.write_text(fault)
+        (tmp_path / "written").write_text(fault)
+        (tmp_path / "written").rename(order)
         ends = [call.rest()[-1].error for call in running]
-        assert all(said in error and error.endswith("[INTERNAL]") for error in ends)
+        assert all(error.endswith("[INTERNAL]") for error in ends)
+        assert any(said in error for error in ends), "another front may only see that it is gone"
         assert [ids_of(call.rest()) for call in waiting] == [lone] * 3
         wait_for_engine(server)
     server.stop()
