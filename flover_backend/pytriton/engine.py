@@ -42,9 +42,10 @@ class FloverEngine:
             triton.serve()
 
     The keywords are the keys of model.json (docs/configuration.md); a relative `model` starts at the current folder.
-    The engine process ends with `close`, and with the program however it ends. If the engine fails, its requests end
-    with INTERNAL, the Triton that it is bound in is stopped (so `serve` returns), and leaving the `with` raises
-    `EngineFailed`. All methods may be called from any thread; `start` from the one that lives as long as the program.
+    The engine process ends with `close`, and with the program however it ends. One that dies is started again while
+    `engine_restarts` are left; then its requests end with INTERNAL, the Triton that it is bound in is stopped (so
+    `serve` returns), and leaving the `with` raises `EngineFailed`. All methods may be called from any thread; `start`
+    from the one that lives as long as the program.
     """
 
     def __init__(self, name: str = "flover", **config: Any) -> None:

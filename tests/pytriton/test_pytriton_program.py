@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -60,6 +61,14 @@ class Program:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
+
+    def kill_next_engine(self) -> bool:
+        """Each engine that comes; never true."""
+        for pid in descendants_of(self.process.pid):
+            if "flover_backend.engine.process" in command_line(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        return False
 
     def engine_pid(self) -> int:
         (pid,) = [
@@ -121,7 +130,7 @@ def test_a_stream_is_finished_before_the_program_ends(program: Program) -> None:
 
 
 @pytest.mark.slow
-def test_an_engine_that_fails_ends_its_requests_and_the_program(program: Program) -> None:
+def test_an_engine_that_dies_too_often_ends_the_program(program: Program) -> None:
     calls = [Call(program.grpc_url, arrays_of(PROMPT, LONG, stream=True)) for _ in range(4)]
     for call in calls:
         call.next()
@@ -130,6 +139,9 @@ def test_an_engine_that_fails_ends_its_requests_and_the_program(program: Program
         for call in calls:
             error = call.rest()[-1].error
             assert "the engine has failed: the engine process" in error and error.endswith(" [INTERNAL]\n")
+        wait_for(
+            lambda: program.kill_next_engine() or program.process.poll() is not None, TIMEOUT_S
+        )  # restarts used up
     assert program.process.returncode == 1
     assert "EngineFailed: the engine has failed" in program.log().splitlines()[-1]
 
