@@ -5,14 +5,12 @@ On a server of two rows whose prompts take 4 tokens an iteration, so that each p
 
 from __future__ import annotations
 
-import json
-import socket
 import time
 
 import pytest
 from live_metrics import finished, num_ended, series, value, wait_idle, wait_running, wait_settled
 from live_server import LiveServer, wait_for
-from triton_client import Call, arrays_of, ask, ids_of
+from triton_client import Call, arrays_of, ask, ids_of, open_http
 
 ENDLESS = {"temperature": 0, "max_tokens": 1900, "ignore_eos": True}
 BOUNDED = {"temperature": 0, "max_tokens": 150, "ignore_eos": True}
@@ -81,19 +79,11 @@ def test_all_of_several_sequences(small_server: LiveServer) -> None:
     wait_cancelled(small_server, before)
 
 
-def open_http(server: LiveServer, path: str, body: dict[str, object]) -> socket.socket:
-    content = json.dumps(body).encode()
-    connection = socket.create_connection(("127.0.0.1", server.http_port), timeout=30)
-    head = f"POST /v2/models/flover/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
-    connection.sendall(head.encode() + content)
-    return connection
-
-
 def test_a_client_that_leaves_a_generate_stream(small_server: LiveServer) -> None:
     wait_idle(small_server)
     before = finished(small_server, "cancelled")
     body = {"text_input": "And", "stream": True, "max_tokens": 1900, "ignore_eos": True}
-    with open_http(small_server, "generate_stream", body) as connection:
+    with open_http(small_server.http_port, "generate_stream", body) as connection:
         assert connection.recv(4096)
     wait_cancelled(small_server, before)
 
@@ -107,7 +97,7 @@ def leave_in_prefill(server: LiveServer, path: str) -> dict[str, float]:
     }
     before = wait_settled(server)
     body = {"input_ids": LONG_PROMPT, "stream": path == "generate_stream", "max_tokens": 120, "ignore_eos": True}
-    with open_http(server, path, body):
+    with open_http(server.http_port, path, body):
         wait_running(server, 1)
     after = wait_settled(server, num_ended(before) + 1)
     return {key: after[name] - before[name] for key, name in names.items()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,9 +13,10 @@ from pathlib import Path
 import pytest
 from live_metrics import finished, series, value, wait_idle, wait_running, wait_settled
 from live_server import LiveServer, wait_for
-from triton_client import Call, arrays_of, ask, ids_of
+from triton_client import Call, arrays_of, ask, ids_of, open_http
 
 ENDLESS = {"temperature": 0, "max_tokens": 1900, "ignore_eos": True}
+BOUNDED = {"temperature": 0, "max_tokens": 300, "ignore_eos": True}
 LONG_PROMPT = [5, 6, 7, 8] * 475
 PROGRAM = Path(__file__).with_name("leaving_client.py")
 
@@ -57,17 +60,17 @@ def wait_cancelled(server: LiveServer, before: float, count: int) -> None:
 def test_killed_amid_tokens_with_others_of_its_requests_waiting(
     small_server: LiveServer, client: Start, mode: str
 ) -> None:
-    """Two have rows, three wait; one of each does not stream. Another client's request goes on."""
+    """Two have rows, two wait; one of each does not stream. Another client's request goes on."""
     scrape = wait_settled(small_server)
     before = scrape[series("flover_requests_finished_total", reason="cancelled")]
-    leaving = client(mode, *(([7, index], ENDLESS, index % 2 == 0) for index in range(5)))
-    wait_running(small_server, 2, waiting=3)
+    leaving = client(mode, *(([7, index], ENDLESS, index % 2 == 0) for index in range(4)))
+    wait_running(small_server, 2, waiting=2)
     assert line_of(leaving) == "answered"
     other = Call(small_server.grpc_url, arrays_of([9, 10], {"temperature": 0, "max_tokens": 40, "ignore_eos": True}))
-    wait_running(small_server, 2, waiting=4)
+    wait_running(small_server, 2, waiting=3)
     kill(leaving)
     assert len(ids_of(other.rest())) == 40
-    wait_cancelled(small_server, before, 5)
+    wait_cancelled(small_server, before, 4)
     assert value(small_server, "flover_kv_blocks_used") == 0
 
 
@@ -80,6 +83,27 @@ def test_killed_in_prefill(small_server: LiveServer, client: Start, stream: bool
     kill(leaving)
     wait_cancelled(small_server, scrape[series("flover_requests_finished_total", reason="cancelled")], 1)
     assert value(small_server, generated) == scrape[series(generated)]
+
+
+@pytest.mark.parametrize("how", ["reset", pytest.param("half-closed", marks=pytest.mark.slow)])
+def test_triton_24_10_reports_who_left_a_generate_stream_in_the_queue_when_it_has_a_row(
+    small_server: LiveServer, how: str
+) -> None:
+    """It takes a client that has closed its sending side for one that left, too; not so on /generate."""
+    before = wait_settled(small_server)
+    rows = [Call(small_server.grpc_url, arrays_of([9, number], BOUNDED, stream=True)) for number in range(2)]
+    wait_running(small_server, 2)
+    body = {"input_ids": [5], "stream": True, "max_tokens": 1900, "ignore_eos": True}
+    with open_http(small_server.http_port, "generate_stream", body) as connection:
+        wait_running(small_server, 2, waiting=1)
+        if how == "reset":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(4096):
+                pass
+    assert [len(ids_of(call.rest())) for call in rows] == [BOUNDED["max_tokens"]] * 2
+    wait_cancelled(small_server, before[series("flover_requests_finished_total", reason="cancelled")], 1)
 
 
 def test_one_that_has_said_all_it_had_to_say_still_gets_its_answers(small_server: LiveServer) -> None:

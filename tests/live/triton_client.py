@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -118,3 +119,16 @@ def post(url: str, body: dict[str, Any], timeout_s: float = 60) -> tuple[int, st
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def open_http(port: int, path: str, body: dict[str, Any], receive_buffer: int | None = None) -> socket.socket:
+    """A connection on which the model was asked over HTTP, and nothing was read; `receive_buffer` in bytes."""
+    content = json.dumps(body).encode()
+    connection = socket.socket()
+    if receive_buffer is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.settimeout(60)
+    connection.connect(("127.0.0.1", port))
+    head = f"POST /v2/models/flover/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+    connection.sendall(head.encode() + content)
+    return connection
