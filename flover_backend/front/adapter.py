@@ -84,15 +84,8 @@ def _load(args: dict[str, str], server: int) -> FrontService:
         log=log.info,
     )
     tokenizer = load_tokenizer(Path(client.info.model_dir))
-    is_first = args["model_instance_name"].endswith("_0")
     metrics = MetricsWriter(
-        pb_utils,
-        client.info,
-        client.metrics_written,
-        args["model_name"],
-        args["model_version"],
-        log,
-        at_once=is_first,
+        pb_utils, client.info, client.metrics_written, args["model_name"], args["model_version"], log
     )
     service = FrontService(
         client,
@@ -104,7 +97,7 @@ def _load(args: dict[str, str], server: int) -> FrontService:
     )
     service.on_dead = OutOfService(pb_utils, args["model_name"], server, log, service.close)
     client.start(service)
-    if is_first:
+    if args["model_instance_name"].endswith("_0"):
         _log_effective(log, config, client.info, tokenizer is not None)
     log.info("ready")
     return service

@@ -1,12 +1,11 @@
 """Writes the engine's snapshots to Triton's /metrics while this front is the leader.
 
-One front creates all families and all their series when it loads, others when they lead; a leader's end takes none of
-them away. The table of families is metric_families.py's. Each write is a round trip to Triton, so a thread of its own
-does it, and of snapshots that come faster than they can be written only the last counts.
+Every front creates all families and all their series when it loads, so that a leader's end takes none of them away.
+The table of families is metric_families.py's. Each write is a round trip to Triton, so a thread of its own does it,
+and of snapshots that come faster than they can be written only the last counts.
 
 A series stays in Triton's registry when its model is unloaded or its engine is gone; its gauges are set to 0 then.
-(Giving the handles back would remove it. 24.10 crashed when one front did so while another held the same series. So
-each front that has the series costs tritonserver some 50 KB that no unload gives back.)
+(Giving the handles back would remove it. 24.10 crashed when one front did so while another held the same series.)
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from flover_backend import metric_families
@@ -94,18 +92,17 @@ class MetricsWriter:
         model: str,
         version: str,
         log: Log,
-        *,
-        at_once: bool = True,
     ) -> None:
-        """`written(sequence)` is called when a snapshot is in Triton's registry.
-
-        `at_once`: create the series now, so that they are there before anybody leads; else when this front leads.
-        """
+        """`written(sequence)` is called when a snapshot is in Triton's registry."""
         self._written = written
         self._log = log
-        self._make_series = partial(TritonSeries, pb_utils, info, model, version)
-        self._series = self._series_or_none() if at_once else None
-        self._is_refused = at_once and self._series is None
+        self._series: TritonSeries | None = None
+        try:
+            self._series = TritonSeries(pb_utils, info, model, version)
+        except Exception as error:
+            log.warn(
+                f"no metrics: the server takes none ({error}); start it without --allow-metrics=false to have them"
+            )
         self._totals: dict[str, float] = {}
         """What of each counter of this engine is in Triton's registry."""
         self._unknown: dict[str, None] = {}
@@ -184,21 +181,9 @@ class MetricsWriter:
             for metric in self._series.gauges.values() if self._series is not None else ():
                 metric.set(0)
 
-    def _series_or_none(self) -> TritonSeries | None:
-        try:
-            return self._make_series()
-        except Exception as error:
-            self._log.warn(
-                f"no metrics: the server takes none ({error}); start it without --allow-metrics=false to have them"
-            )
-            return None
-
     def _take_over(self, acknowledged: Metrics | None) -> None:
         """What this engine's predecessor in writing has got into the registry; a registry that lost it counts less."""
         self._leads = True
-        if self._series is None and not self._is_refused:
-            self._series = self._series_or_none()
-            self._is_refused = self._series is None
         known = {} if acknowledged is None else acknowledged.counters
         counters = self._series.counters if self._series is not None else {}
         self._totals = {name: min(total, counters[name].value()) for name, total in known.items() if name in counters}

@@ -21,10 +21,10 @@ TOKENS = "flover_decode_tokens_total"
 class Front:
     """One front's writer; `written` are the snapshots it has acknowledged."""
 
-    def __init__(self, registry: Registry, info: EngineInfo = INFO, pb_utils: Any = None, at_once: bool = True) -> None:
+    def __init__(self, registry: Registry, info: EngineInfo = INFO, pb_utils: Any = None) -> None:
         self.written: list[int] = []
-        module, log = pb_utils or make_module(registry), Log("f", "text", Logger)
-        self.writer = MetricsWriter(module, info, self.written.append, "flover", "1", log, at_once=at_once)
+        module = pb_utils or make_module(registry)
+        self.writer = MetricsWriter(module, info, self.written.append, "flover", "1", Log("f", "text", Logger))
 
     def write(self, sequence: int, tokens: float, **gauges: float) -> None:
         self.writer.on_metrics(Metrics(sequence, {TOKENS: tokens}, gauges))
@@ -71,18 +71,8 @@ def test_all_series_exist_before_anything_is_written(registry: Registry) -> None
     assert registry.value("flover_time_to_first_token_seconds_bucket", le="+Inf") == 0
 
 
-def test_one_front_creates_the_series_and_another_only_when_it_leads(registry: Registry) -> None:
-    second = Front(registry, at_once=False)
-    assert registry.metrics == {}
-    second.writer.on_leader(None)
-    second.write(1, 10)
-    assert registry.value(TOKENS) == 10
-    assert registry.value("flover_requests_finished_total", reason="stop") == 0
-
-
-@pytest.mark.parametrize("at_once", [False, True])
-def test_a_takeover_adds_only_what_is_missing(registry: Registry, at_once: bool) -> None:
-    first, second = Front(registry), Front(registry, at_once=at_once)
+def test_a_takeover_adds_only_what_is_missing(registry: Registry) -> None:
+    first, second = Front(registry), Front(registry)
     first.writer.on_leader(None)
     first.write(1, 10)
     first.writer.close(5)
