@@ -6,7 +6,7 @@ import time
 import urllib.error
 import urllib.request
 
-from live_server import START_TIMEOUT_S, LiveServer, command_line
+from live_server import START_TIMEOUT_S, LiveServer, command_line, is_running
 from triton_client import ask
 
 from flover_backend.runtime_dir import described_engines
@@ -21,6 +21,12 @@ def engines_of(server: LiveServer) -> list[int]:
 def engine_of(server: LiveServer) -> int:
     (pid,) = engines_of(server)
     return pid
+
+
+def fronts_of(server: LiveServer) -> list[int]:
+    """Stubs that live."""
+    stubs = [pid for pid in server.descendants() if "triton_python_backend_stub" in command_line(pid)[0]]
+    return [pid for pid in stubs if is_running(pid)]
 
 
 def wait_for_engine(server: LiveServer) -> None:

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from live_engine import engine_of, engines_of, is_ready, wait_for_engine
+from live_engine import engine_of, engines_of, fronts_of, is_ready, wait_for_engine
 from live_metrics import series, wait_running
-from live_server import LiveServer, StartServer, command_line, is_running, runtime_files, wait_for
+from live_server import LiveServer, StartServer, is_running, runtime_files, wait_for
 from triton_client import Call, arrays_of, ask, ids_of, post
 
 from flover_backend.metric_families import OUTCOMES
@@ -71,11 +71,14 @@ def test_new_requests_are_told_to_come_again(mortal: LiveServer) -> None:
     calls = []
     while not calls or calls[-1].is_silent(0.02):
         calls.append(Call(mortal.grpc_url, arrays_of([5, 6], SHORT)))
-    *accepted, (refused,) = [call.rest() for call in calls]
-    assert refused.error.endswith("[UNAVAILABLE]")
-    assert "the engine is being started again" in refused.error
-    assert "of 100 restarts within 600 s are left" in refused.error
-    assert all(len(ids_of(answers)) == 12 for answers in accepted)
+    ends = [call.rest() for call in calls]
+    refused = [answers[-1].error for answers in ends if answers[-1].error]
+    assert refused
+    for error in refused:
+        assert error.endswith("[UNAVAILABLE]")
+        assert "the engine is being started again" in error
+        assert "of 100 restarts within 600 s are left" in error
+    assert all(len(ids_of(answers)) == 12 for answers in ends if not answers[-1].error)
     wait_for_engine(mortal)
 
 
@@ -119,8 +122,7 @@ def test_a_front_s_death_cancels_its_requests_and_the_other_front_goes_on(mortal
     calls = [Call(mortal.grpc_url, arrays_of([9, number], HUNDREDS, stream=True)) for number in range(6)]
     wait_running(mortal, 2, waiting=4)
     engine, children = engine_of(mortal), mortal.descendants()
-    fronts = [pid for pid in children if "triton_python_backend_stub" in command_line(pid)[0]]
-    os.kill(fronts[0], signal.SIGKILL)
+    os.kill(fronts_of(mortal)[0], signal.SIGKILL)
     (found,) = find_engines(mortal.process.pid)
     with EngineObserver.connect(found) as observer:
         wait_for(lambda: observer.metrics().gauges["flover_requests_running"] == 0, timeout_s=60)
@@ -233,3 +235,28 @@ def faulty(self):
 Engine.step = faulty
 process.main()
 """
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ["load", "unload"])
+def test_a_reload_or_unload_while_an_engine_is_started_again(start_server: StartServer, action: str) -> None:
+    server = start_server({"max_rows": 2}, instances=2)
+    server.wait_ready()
+    waiting = [Call(server.grpc_url, arrays_of(PROMPTS[0], HUNDREDS)) for _ in range(3)]
+    wait_running(server, 2, waiting=1)
+    os.kill(engine_of(server), signal.SIGKILL)
+    config = server.folder / "models" / "flover" / "config.pbtxt"
+    config.write_text(config.read_text().replace("count: 2", "count: 1"))
+    status, text = post(f"{server.http_url}/v2/repository/models/flover/{action}", {})
+    assert status == 200, text
+    assert [len(ids_of(call.rest())) for call in waiting] == [300] * 3
+    if action == "unload":
+        wait_for(lambda: not server.descendants(), timeout_s=60)
+        wait_for(lambda: not runtime_files(server))
+        status, text = post(f"{server.http_url}/v2/repository/models/flover/load", {})
+        assert status == 200, text
+    wait_for_engine(server)
+    wait_for(lambda: len(fronts_of(server)) == 1, timeout_s=60)
+    assert len(engines_of(server)) == 1
+    server.stop()
+    assert not runtime_files(server)

@@ -215,3 +215,14 @@ def test_a_load_by_the_operator_forgets_what_was_counted(host: Host) -> None:
     kill_engine(again)
     again.wait_restarted(1)
     assert not again.failed
+
+
+def test_a_server_that_is_killed_while_an_engine_loads_again_takes_it_along(host: Host) -> None:
+    front = SupervisedFront(host)
+    host.steer(load_s=3600.0)
+    first = kill_engine(front)
+    wait_until(lambda: [pid for pid in host.engine_pids() if pid != first], "the next engine")
+    (second,) = [pid for pid in host.engine_pids() if pid != first]
+    host.kill_server()
+    wait_until(lambda: not is_running(second), "the engine's end")
+    wait_until(lambda: host.files() == [], "no files left")
