@@ -21,6 +21,7 @@ from flover_backend.config import ModelJson
 from flover_backend.errors import FloverError
 from flover_backend.server import ServerOptions, TritonServer
 from flover_backend.top.exposition import Reading
+from flover_backend.top.scrape import ScrapeFailed
 
 ROUNDS = 8
 """Of a short soak; rounds of longer ones are as long as `MOST_ROUND_S`."""
@@ -97,6 +98,7 @@ class Soak:
         options = ServerOptions(config=config, instances=asked.instances, log_file=self._log)
         faults = itertools.cycle(Fault) if asked.with_faults else itertools.repeat(Fault.NONE)
         with TritonServer(options) as server:
+            self._settle(server)  # the metrics are the last of Triton's services to start
             started = time.monotonic()
             for number, fault in enumerate(faults):
                 self._round(server, number, fault)
@@ -162,7 +164,10 @@ class Soak:
         regions = look(server).regions
         if regions != self._asked.instances:
             return f"{regions} regions of shared memory are there for {self._asked.instances} instances"
-        return still_held(reading(server)) or ("" if server.is_ready() else "the model is not ready")
+        try:
+            return still_held(reading(server)) or ("" if server.is_ready() else "the model is not ready")
+        except ScrapeFailed as error:
+            return str(error)
 
     def _check_counters(self, before: Reading, after: Reading, accepted: int) -> None:
         """In a round without a fault /metrics have counted what the log has said."""
