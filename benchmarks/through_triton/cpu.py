@@ -51,7 +51,7 @@ def look(root: int) -> CpuTimes:
     found = CpuTimes()
     for pid in family(root):
         try:
-            kind = _kind((Path("/proc", str(pid)) / "cmdline").read_bytes().decode(errors="replace"))
+            kind = kind_of(pid)
             for task in Path("/proc", str(pid), "task").iterdir():
                 name, fields = _stat(task / "stat")
                 found.threads[kind, pid, name, int(task.name)] = (int(fields[11]) + int(fields[12])) * TICK_S
@@ -81,7 +81,9 @@ def _stat(path: Path) -> tuple[str, list[str]]:
     return text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
 
 
-def _kind(command: str) -> str:
+def kind_of(pid: int) -> str:
+    """`front`, `engine`, `tritonserver` or `other`. Raises OSError when there is no such process."""
+    command = Path("/proc", str(pid), "cmdline").read_bytes().decode(errors="replace")
     if ENGINE in command:
         return "engine"
     first = os.path.basename(command.split("\0", maxsplit=1)[0])

@@ -119,7 +119,8 @@ def test_http_answers() -> None:
 
 
 def test_growth_is_found_from_the_third_round_on() -> None:
-    flat = [Held(900.0, 200, 90, 2), Held(500.0, 120, 90, 2), *(Held(480.0 + n, 120, 130, 2) for n in range(6))]
+    flat = [Held(90.0, 99.0, 500.0, 200, 90, 2), Held(60.0, 80.0, 300.0, 120, 90, 2)]
+    flat += [Held(60.0, 80.0, 280.0 + number, 120, 130, 2) for number in range(6)]
     assert growth(flat) == [] and growth(flat[:3]) == []
-    leaking = [Held(500.0 + 30 * n, 120, 100 + 5 * n, 2) for n in range(8)]
-    assert [problem.split()[0] for problem in growth(leaking)] == ["resident_mib", "descriptors"]
+    leaking = [Held(60.0 + 40 * number, 80.0, 280.0, 120, 100 + 5 * number, 2) for number in range(8)]
+    assert [problem.split()[0] for problem in growth(leaking)] == ["server_mib", "descriptors"]
