@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from engine_host import is_running
+from engine_host import is_running, is_stopped, wait_until
 
 from flover_backend.bundled import path_of
 from flover_backend.channel import Heartbeat
@@ -60,10 +60,13 @@ def test_heartbeats_come_at_their_interval_however_often_the_thread_wakes() -> N
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "stem"])
+    code = "import time; print(flush=True); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", code, "stem"], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()  # it has a command line, and computes no more
     yield process
     process.kill()
-    process.wait()
+    process.communicate()
 
 
 def judge(life: EngineLife, looks: int) -> list[str]:
@@ -73,6 +76,7 @@ def judge(life: EngineLife, looks: int) -> list[str]:
 def test_silence_is_judged_after_so_many_looks_and_forgotten_at_a_word(sleeper: subprocess.Popen[bytes]) -> None:
     life = EngineLife(sleeper.pid, "stem")
     os.kill(sleeper.pid, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(sleeper.pid), "the stop")
     looks = int(SILENCE_S / LOOK_S)
     assert judge(life, looks - 1) == []
     life.heard()
