@@ -29,7 +29,7 @@ from flover_backend.channel import PROTOCOL_VERSION, Failed, FrameReader, Hello,
 from flover_backend.engine.peer import Attached, Detached, Event, Peer
 from flover_backend.engine.pulse import Pulse
 from flover_backend.engine.stuck_fronts import end_stuck_fronts
-from flover_backend.runtime_dir import FileLock
+from flover_backend.file_lock import FileLock
 from flover_backend.thread_names import tell_kernel_the_name
 
 log = logging.getLogger(__name__)

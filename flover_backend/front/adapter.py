@@ -18,6 +18,7 @@ from flover_backend.channel import EngineInfo
 from flover_backend.config import ModelJson, load_model_json, to_json
 from flover_backend.errors import FloverError, InvalidRequest
 from flover_backend.front import tensors
+from flover_backend.front.incoming import Incoming
 from flover_backend.front.logs import Log
 from flover_backend.front.metrics_export import MetricsWriter
 from flover_backend.front.model_dir import model_dir_of_repository
@@ -25,7 +26,7 @@ from flover_backend.front.numpy_check import check_numpy
 from flover_backend.front.out_of_service import OutOfService
 from flover_backend.front.responses import Responder
 from flover_backend.front.sender import SenderPool
-from flover_backend.front.service import FrontService, Incoming
+from flover_backend.front.service import FrontService
 from flover_backend.front.supervisor import EngineSupervisor
 from flover_backend.front.tokenizer import load_tokenizer
 from flover_backend.front.watch import ServerWatch, guard_this_stub, server_pid

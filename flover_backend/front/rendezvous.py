@@ -25,11 +25,11 @@ import flover_backend
 from flover_backend.channel import PROTOCOL_VERSION, Hello, encode
 from flover_backend.config import ModelJson, to_json
 from flover_backend.errors import ConfigError, EngineFailed
+from flover_backend.file_lock import FileLock
 from flover_backend.front.restarts import RestartLimit
 from flover_backend.runtime_dir import (
     EngineFiles,
     EngineKey,
-    FileLock,
     process_start_ticks,
     remove_dead_engines,
     runtime_directory,

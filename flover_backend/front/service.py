@@ -10,20 +10,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 
 from flover_backend.channel import Metrics, Status
-from flover_backend.errors import EngineFailed, FloverError, InvalidRequest
+from flover_backend.errors import EngineFailed, FloverError
 from flover_backend.front.admission import Admission
 from flover_backend.front.cancellation import SWEEP_INTERVAL_S, CancellationSweep
 from flover_backend.front.counters import FrontCounters
 from flover_backend.front.deadlines import DeadlineSweep
 from flover_backend.front.detokenizer import Detokenizer
+from flover_backend.front.engine_errors import error_of
+from flover_backend.front.incoming import Incoming
 from flover_backend.front.interface import Client, MetricsSink, Replies, Senders
 from flover_backend.front.live import LiveRequests
 from flover_backend.front.logs import Log, without_values
-from flover_backend.front.parse import Arrays, ParsedRequest, RequestParser, check_ids, sampling_params
+from flover_backend.front.parse import ParsedRequest, RequestParser, check_ids, sampling_params
 from flover_backend.front.periodic import Periodic
 from flover_backend.front.request_log import FLUSH_INTERVAL_S, RequestLog
 from flover_backend.front.sequence import Sequence, TokenLogprob
@@ -35,21 +36,6 @@ from flover_backend.request import FinishReason, Request, SamplingParams
 TOKENIZER_THREADS = 2
 CLOSE_STREAMS_S = 2.0
 CLOSE_THREADS_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A Triton request, copied out of it."""
-
-    arrays: Arrays
-    request_parameters: str
-    """A JSON object."""
-    wants_text: bool
-    """Whether the client asked for `text_output`."""
-    request_id: str = ""
-    """The client's own, which need not be unique; for the log."""
-    timeout_us: int = 0
-    """Triton's own request timeout; 0 is none."""
 
 
 class FrontService:
@@ -184,7 +170,7 @@ class FrontService:
             self._counters.accepted()
 
     def _expire(self, stream: Stream) -> None:
-        stream.end(_error_of("UNAVAILABLE", "deadline_ms passed before the first token", "deadline"))
+        stream.end(error_of("UNAVAILABLE", "deadline_ms passed before the first token", "deadline"))
 
     # what streams ask (StreamOwner)
 
@@ -238,7 +224,7 @@ class FrontService:
         stream = self._live.get(key)
         if stream is not None:
             stream.accepted = stream.accepted and reason != "refused"
-            stream.end(_error_of(code, message, reason))
+            stream.end(error_of(code, message, reason))
 
     def on_status(self, status: Status) -> None:
         """The queue became full, or has room again, or a drain began."""
@@ -296,7 +282,7 @@ class FrontService:
         self._admission.update(Status(num_waiting_requests=0, num_waiting_tokens=0, accepting=False, draining=True))
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
         for stream in self._live.all():
-            if stream.end(_error_of("UNAVAILABLE", "the model is being unloaded", "shutdown")):
+            if stream.end(error_of("UNAVAILABLE", "the model is being unloaded", "shutdown")):
                 self._client.cancel(stream.key)
         if not self._live.wait_until_empty(CLOSE_STREAMS_S):
             self.log.warn(f"{len(self._live.all())} requests did not end within {CLOSE_STREAMS_S} s")
@@ -311,20 +297,3 @@ class FrontService:
         if can_log:
             self._requests.flush(last=True)
         self._client.close()
-
-
-class _Coded(FloverError):
-    """An error whose code was given by the engine."""
-
-    def __init__(self, code: str, message: str, reason: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.reason = reason
-
-
-def _error_of(code: str, message: str, reason: str) -> FloverError:
-    if code == Cancelled.code:
-        return Cancelled(message)
-    if code == InvalidRequest.code:
-        return InvalidRequest(message)
-    return _Coded(code, message, reason)

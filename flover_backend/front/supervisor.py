@@ -17,7 +17,8 @@ import msgspec
 from flover_backend.channel import EngineInfo
 from flover_backend.config import ModelJson
 from flover_backend.errors import EngineFailed, FloverError
-from flover_backend.front.client import EngineClient, EngineHandler
+from flover_backend.front.client import EngineClient
+from flover_backend.front.engine_news import EngineHandler
 from flover_backend.front.loading import await_ready
 from flover_backend.front.rendezvous import Attachment, EngineSpec, Log, attach
 from flover_backend.front.restarts import RestartLimit, RestartsUsedUp

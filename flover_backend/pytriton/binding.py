@@ -18,7 +18,8 @@ import numpy as np
 from pytriton.model_config import ModelConfig, Tensor
 
 from flover_backend.front import tensors
-from flover_backend.front.service import FrontService, Incoming
+from flover_backend.front.incoming import Incoming
+from flover_backend.front.service import FrontService
 from flover_backend.pytriton.pacing import PacedSenders
 from flover_backend.pytriton.replies import Arrays, Replies, RequestError
 

@@ -13,10 +13,11 @@ from fake_client import INFO, FakeClient
 from fake_triton import InferenceRequest, Logger, ResponseSender, TritonError, strings
 
 from flover_backend.channel import Metrics
+from flover_backend.front.incoming import Incoming
 from flover_backend.front.logs import Log
 from flover_backend.front.responses import Responder
 from flover_backend.front.sender import SenderPool
-from flover_backend.front.service import FrontService, Incoming
+from flover_backend.front.service import FrontService
 from flover_backend.front.tokenizer import Tokenizer
 from flover_backend.request import FinishReason, Request
 

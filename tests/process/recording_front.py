@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 
 from flover_backend.channel import Metrics, Status
-from flover_backend.front.client import EngineClient, TokenLogprob
+from flover_backend.front.client import EngineClient
+from flover_backend.front.engine_news import TokenLogprob
 from flover_backend.request import FinishReason, Request, SamplingParams
 
 WAIT_S = 30.0

@@ -18,7 +18,8 @@ from triton_client import ask, ids_of, text_of
 from flover_backend.bundled import path_of
 from flover_backend.channel import Metrics, Status
 from flover_backend.config import ModelJson
-from flover_backend.front.client import EngineClient, TokenLogprob
+from flover_backend.front.client import EngineClient
+from flover_backend.front.engine_news import TokenLogprob
 from flover_backend.front.tokenizer import Tokenizer
 from flover_backend.request import FinishReason, Request, SamplingParams
 
