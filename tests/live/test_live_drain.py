@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from live_engine import engine_of
+from live_engine import engine_of, is_ready
 from live_metrics import finished, value
 from live_server import LiveServer, StartServer, runtime_files, wait_for
 from triton_client import Call, arrays_of, ask, ids_of
@@ -43,6 +43,7 @@ def test_what_runs_finishes_what_comes_is_refused_and_the_rest_is_ended(start_se
         (late,) = ask(server.grpc_url, [8], {"max_tokens": 1})
         assert "draining" in late.error
         assert late.error.endswith("[UNAVAILABLE]")
+    assert is_ready(server), "24.10 does not ask the model: docs/operations.md says so"
     before = finished(server, "length")
     wait_for(lambda: finished(server, "length") > before, timeout_s=60)
     impatient = drain(server, "--timeout", "0")
@@ -55,6 +56,7 @@ def test_what_runs_finishes_what_comes_is_refused_and_the_rest_is_ended(start_se
         status, text = ended(command)
         assert status == 0, text
         assert f"requests finished, {len(cut)} were ended" in text
+    assert is_ready(server), "drained, too"
     status, text = ended(drain(server, "--stop"))
     assert (status, f"server {server.process.pid} has ended" in text) == (0, True), text
     assert server.wait_ended() == 0

@@ -132,6 +132,7 @@ def test_a_front_s_death_cancels_its_requests_and_the_other_front_goes_on(mortal
     assert 1 <= cancelled < len(calls)
     wait_for(lambda: sum(call.has_finished(HUNDREDS["max_tokens"]) for call in calls) == len(calls) - cancelled)
     assert engine_of(mortal) == engine
+    assert is_ready(mortal), "24.10 says nothing of it: docs/operations.md does"
     mortal.process.kill()
     mortal.process.wait()
     wait_for(lambda: not [pid for pid in (*children, engine) if is_running(pid)])
