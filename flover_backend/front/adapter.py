@@ -43,10 +43,14 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load: check the configuration, attach to the engine (starting it if it is the first). Raises on failure."""
+        guard = guard_this_stub()
         try:
             self._watch = ServerWatch(server_pid())
             self._watch.start()
             self._service = _load(args, server_pid())
+            if guard is not None:  # from now on the engine sees to a front that cannot watch (engine/stuck_fronts.py)
+                guard.kill()
+                guard.wait()
         except FloverError as error:
             if "\n" in str(error):  # a config to paste; Triton's log escapes the ends of its lines
                 print(error, file=sys.stderr, flush=True)

@@ -211,7 +211,8 @@ class EngineClient:
                 self._socket.shutdown(socket.SHUT_RDWR)  # an engine that lives is to end this front's requests
             self._life.await_end()
             self._life.close()
-            self._attachment.clean_up()
+            with contextlib.suppress(OSError):  # what is left there is removed by a later load
+                self._attachment.clean_up()
             if self._on_gone is not None:
                 self._on_gone(self._failure)
 

@@ -13,8 +13,16 @@ from flover_backend.errors import EngineFailed
 from flover_backend.runtime_dir import EngineFiles, EngineKey, Restarts
 
 
-class RestartsUsedUp(EngineFailed):
+class NoRestart(EngineFailed):
+    """The engine is not started again; another try would be of no use."""
+
+
+class RestartsUsedUp(NoRestart):
     """The engine died too often."""
+
+
+class ModelChanged(NoRestart):
+    """What would be started is another model than the one that died."""
 
 
 class RestartLimit:
@@ -40,6 +48,13 @@ class RestartLimit:
         restarts = Restarts(server_pid=key.server_pid, server_start=key.server_start, times=[*recent, now])
         files.write_restarts(restarts)
         self._times = restarts.times
+
+    def count_failure(self) -> None:
+        """An attempt failed before it could be counted with the others'. Raises `RestartsUsedUp`."""
+        now = self._clock()
+        self._times = [*self._recent(now), now]
+        if len(self._times) > self._allowed:
+            raise RestartsUsedUp(self.used_up())
 
     @property
     def left(self) -> int:

@@ -139,6 +139,7 @@ class FrontService:
         if stream.has_ended:
             # NOTE: it was cancelled meanwhile, and that message may have overtaken this one.
             self._client.cancel(stream.key)
+            self._client.forget(stream.key)
 
     def _sequences(self, parsed: ParsedRequest, params: SamplingParams) -> list[Sequence]:
         return [self._sequence(parsed, params) for _ in range(params.n)]

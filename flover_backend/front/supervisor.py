@@ -16,17 +16,17 @@ import msgspec
 
 from flover_backend.channel import EngineInfo
 from flover_backend.config import ModelJson
-from flover_backend.errors import EngineFailed, FloverError
+from flover_backend.errors import EngineFailed
 from flover_backend.front.client import EngineClient
 from flover_backend.front.engine_news import EngineHandler
 from flover_backend.front.loading import await_ready
 from flover_backend.front.rendezvous import Attachment, EngineSpec, Log, attach
-from flover_backend.front.restarts import RestartLimit, RestartsUsedUp
+from flover_backend.front.restarts import ModelChanged, NoRestart, RestartLimit
 from flover_backend.request import Request
 
 CLOSE_TIMEOUT_S = 5.0
 PAUSE_S = 0.5
-"""Between a start that failed and the next."""
+"""Between a start that failed and the next; longer each time."""
 
 
 class RestartHandler(EngineHandler, Protocol):
@@ -57,6 +57,7 @@ class EngineSupervisor:
         self._name = front_name
         self._log = log
         self._limit = RestartLimit(spec.config)
+        self._key = spec.key()
         self._keys = itertools.count(1)
         self._handover = threading.Lock()
         self._handed: dict[int, bytes] = {}
@@ -158,22 +159,29 @@ class EngineSupervisor:
     def _on_gone(self, message: str) -> None:
         """In the same thread, when the process has ended."""
         self._restart = threading.current_thread()
-        if self._failure is not None:
-            return
-        while not self._closing.is_set():
+        pause_s = PAUSE_S
+        while self._failure is None and not self._closing.is_set():
             self._handler.on_restart(message, self._limit.describe())
             try:
                 client = self._connect(is_restart=True)
-            except FloverError as error:
-                if isinstance(error, RestartsUsedUp):
-                    self._fail(f"{message}; {error}")
-                    return
-                message = str(error)
+            except NoRestart as error:
+                return self._fail(f"{message}; {error}")
+            except (
+                Exception
+            ) as error:  # NOTE: a full disk, no descriptors left: who waits must get an answer or an end.
+                message = str(error) if isinstance(error, EngineFailed) else f"{type(error).__name__}: {error}"
                 self._log(f"the engine could not be started again: {message}")
-                self._closing.wait(PAUSE_S)
+                self._closing.wait(pause_s)
+                pause_s *= 2
             else:
-                self._take(client)
-                return
+                return self._try_to_take(client)
+
+    def _try_to_take(self, client: EngineClient) -> None:
+        try:
+            self._take(client)
+        except Exception as error:  # NOTE: as above
+            client.close()
+            self._fail(f"the new engine could not be given what waits: {type(error).__name__}: {error}")
 
     def _take(self, client: EngineClient) -> None:
         """The new engine gets what waits, in its order, before anything new."""
@@ -200,8 +208,21 @@ class EngineSupervisor:
             for coalesced_responses, rejected in stats:
                 self._client.front_stats(coalesced_responses, rejected)
 
+    def _attach_again(self) -> Attachment:
+        if self._spec.key() != self._key:
+            raise ModelChanged("its files or what it is configured by have changed since it was loaded: load it again")
+        left = self._limit.left
+        try:
+            return attach(self._spec, self._name, self._log, self._limit)
+        except NoRestart:
+            raise
+        except Exception:
+            if self._limit.left == left:
+                self._limit.count_failure()
+            raise
+
     def _connect(self, *, is_restart: bool) -> EngineClient:
-        attachment = attach(self._spec, self._name, self._log, self._limit if is_restart else None)
+        attachment = self._attach_again() if is_restart else attach(self._spec, self._name, self._log)
         self._attaching = attachment
         try:
             if self._closing.is_set():

@@ -33,19 +33,19 @@ def server_pid(arguments: Sequence[str] | None = None) -> int:
     return parent
 
 
-def guard_this_stub() -> None:
-    """Have another process end this one with its server (stub_guard.py). Does nothing outside of a stub.
+def guard_this_stub() -> subprocess.Popen[bytes] | None:
+    """Have another process end this one with its server (stub_guard.py). None outside of a stub.
 
     Does not return where the server is gone already.
     """
     arguments = arguments_of()
     regions = shared_memory_regions(arguments)
     if not regions:
-        return
+        return None
     server = os.getppid()
     if str(server) not in arguments:
         _end_stub(regions, os._exit)
-    subprocess.Popen(
+    return subprocess.Popen(
         [
             sys.executable,
             "-I",

@@ -88,6 +88,8 @@ def generate(client: grpcclient.InferenceServerClient) -> list[int]:
     for name, values in (("input_ids", [5, 6, 7]), ("max_tokens", [3])):
         tensors.append(grpcclient.InferInput(name, [len(values)], "INT32"))
         tensors[-1].set_data_from_numpy(np.array(values, np.int32))
+    tensors.append(grpcclient.InferInput("ignore_eos", [1], "BOOL"))
+    tensors[-1].set_data_from_numpy(np.array([True]))
     client.start_stream(lambda result, error: answers.append(error or result.as_numpy("output_ids").tolist()))
     client.async_stream_infer("flover", tensors)
     client.stop_stream()
