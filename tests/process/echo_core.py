@@ -1,6 +1,7 @@
 """An EngineCore without tensors: every decoding row gets the next token of a sequence that its prompt determines.
 
-`load` is the factory that tests name in place of the real engine; `fake.json` in the model directory steers it.
+`load` is the factory that tests name in place of the real engine; `steering/fake.json` in the model directory steers
+it.
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ class FakeCore:
 
 def load(config: ModelJson, model_dir: Path, progress: Callable[[str, float], None]) -> tuple[FakeCore, EngineInfo]:
     """The factory."""
-    path = model_dir / "fake.json"
+    path = model_dir / "steering" / "fake.json"  # no file of the model's own: those may not change
     steering = msgspec.json.decode(path.read_bytes(), type=Steering) if path.exists() else Steering()
     progress("weights", 0.5)
     time.sleep(steering.load_s)

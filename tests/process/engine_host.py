@@ -63,7 +63,7 @@ class Host:
 
     def __init__(self, directory: Path) -> None:
         self.model_dir = directory / "model"
-        self.model_dir.mkdir()
+        (self.model_dir / "steering").mkdir(parents=True)
         self.runtime_dir = directory / "run" / "flover"
         self.server = subprocess.Popen(["sleep", "600"])
         self.clients: list[EngineClient | EngineSupervisor] = []
@@ -71,7 +71,7 @@ class Host:
         self.log: list[str] = []
 
     def steer(self, **values: object) -> None:
-        (self.model_dir / "fake.json").write_bytes(msgspec.json.encode(Steering(**values)))  # type: ignore[arg-type]
+        (self.model_dir / "steering" / "fake.json").write_bytes(msgspec.json.encode(Steering(**values)))  # type: ignore[arg-type]
 
     def connect(
         self,

@@ -226,3 +226,21 @@ def test_a_server_that_is_killed_while_an_engine_loads_again_takes_it_along(host
     host.kill_server()
     wait_until(lambda: not is_running(second), "the engine's end")
     wait_until(lambda: host.files() == [], "no files left")
+
+
+def test_another_model_in_the_place_of_the_one_that_was_loaded_is_not_started(host: Host) -> None:
+    front = SupervisedFront(host)
+    (host.model_dir / "config.json").write_text("{}")
+    kill_engine(front)
+    front.wait(lambda: front.failed, "the end of it")
+    assert "have changed since it was loaded: load it again" in front.failed[0]
+
+
+def test_what_stands_in_a_restart_s_way_ends_the_requests_after_some_tries(host: Host) -> None:
+    """No attempt gets as far as to be counted with the other fronts': the runtime directory is not private any more."""
+    front = SupervisedFront(host, engine_restarts=2)
+    host.runtime_dir.chmod(0o750)
+    kill_engine(front)
+    front.wait(lambda: front.failed, "the end of it")
+    assert "started again 2 times" in front.failed[0]
+    host.runtime_dir.chmod(0o700)
