@@ -209,10 +209,10 @@ class EngineSupervisor:
                 self._client.front_stats(coalesced_responses, rejected)
 
     def _attach_again(self) -> Attachment:
-        if self._spec.key() != self._key:
-            raise ModelChanged("its files or what it is configured by have changed since it was loaded: load it again")
         left = self._limit.left
         try:
+            if self._spec.key() != self._key:
+                raise ModelChanged("its files or its configuration have changed since it was loaded: load it again")
             return attach(self._spec, self._name, self._log, self._limit)
         except NoRestart:
             raise
