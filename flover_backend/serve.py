@@ -7,7 +7,7 @@ import sys
 from flover_backend.draining import ServerDrain
 from flover_backend.lifeline import adopt_orphans, end_children
 from flover_backend.observer import find_engines
-from flover_backend.server import ServerOptions, TritonServer
+from flover_backend.server import ServerOptions, ServerStopped, TritonServer
 from flover_backend.stop_signals import Stopped, StopSignals
 
 POLL_S = 0.2
@@ -15,7 +15,10 @@ LEFTOVERS_TIMEOUT_S = 10.0
 
 
 def serve(options: ServerOptions) -> None:
-    """Serve until SIGINT or SIGTERM; a second one cuts the drain short. Raises `ConfigError`, `ServerFailed`."""
+    """Serve until SIGINT or SIGTERM; a second one cuts the drain short. Raises `ConfigError`, `ServerFailed`.
+
+    A server that somebody else stopped, as `flover drain --stop` does, ends this in order too.
+    """
     signals = StopSignals()
     adopt_orphans()
     server = TritonServer(options)
@@ -29,6 +32,8 @@ def serve(options: ServerOptions) -> None:
         drain.run(lambda: signals.count > 1)
     except Stopped:
         tell("stopped while it was loading")
+    except ServerStopped as stopped:
+        tell(str(stopped))
     finally:
         server.stop()
         end_children(LEFTOVERS_TIMEOUT_S)

@@ -39,6 +39,10 @@ class ServerFailed(FloverError):
     """The server did not start, or ended by itself."""
 
 
+class ServerStopped(ServerFailed):
+    """Somebody else stopped the server, as `flover drain --stop` does, and it ended in order."""
+
+
 @dataclass(frozen=True)
 class ServerOptions:
     """What to serve, and where. A port of 0 means a free one."""
@@ -222,11 +226,17 @@ class TritonServer:
             self.check_running()
             tick()
             time.sleep(POLL_S)
+        assert self._log is not None, "made by start()"
+        self._log.loaded()
 
     def check_running(self) -> None:
-        """Raise `ServerFailed` if the server has ended by itself."""
+        """Raise `ServerStopped` if the server was stopped by somebody else, `ServerFailed` if it has failed."""
         assert self._process is not None, "start() comes first"
         status = self._process.poll()
+        if status == 0:  # tritonserver's only after SIGTERM or SIGINT
+            raise ServerStopped("the server was stopped")
+        if status is not None and status < 0:
+            raise ServerFailed(f"the server ended with {status}: {signal.strsignal(-status)}")
         if status is not None:
             raise ServerFailed(f"the server ended with {status}: {self._reason()}")
 

@@ -37,6 +37,7 @@ class ServerLog:
         self._file = path.open("ab", buffering=0) if path else None
         self._tail: deque[str] = deque(maxlen=KEPT_LINES)
         self._shown = False
+        self._is_loading = True
         self._thread = threading.Thread(target=self._read, name="server-log", daemon=True)
         self._thread.start()
 
@@ -46,11 +47,16 @@ class ServerLog:
         if self._file:
             self._file.close()
 
+    def loaded(self) -> None:
+        """The model is ready: nothing that was written until now is why the server ends one day."""
+        self._is_loading = False
+        self._tail.clear()
+
     def reason(self) -> str:
-        """Why the server failed, in one line: what the model's load said, else the last error, else the last line."""
+        """Why the server failed, in one line: what the first load said, else the last error, else the last line."""
         heads = [head for head in map(_HEAD.match, self._tail) if head]
         errors = [head[3] for head in heads if head[1] == "E"]
-        loads = [found[1] for found in map(_LOAD_ERROR.match, errors) if found]
+        loads = [found[1] for found in map(_LOAD_ERROR.match, errors) if found and self._is_loading]
         candidates = loads or errors or list(self._tail) or ["it wrote nothing"]
         return candidates[-1]
 
@@ -59,6 +65,8 @@ class ServerLog:
             if self._file:
                 self._file.write(raw)
             line = raw.decode(errors="replace").rstrip("\n")
+            if _NO_CUDA_DRIVER in line:
+                continue
             self._tail.append(line)
             if self._wanted(line):
                 self._show(line)
@@ -67,8 +75,6 @@ class ServerLog:
         """Warnings and errors, and own lines but requests' if asked for; a line without a head goes with its last."""
         head = _HEAD.match(line)
         if head:
-            if head[3] == _NO_CUDA_DRIVER:
-                return False
             told = self._own_lines and _OWN.match(head[3]) and not _REQUEST.match(head[3])
             self._shown = head[1] != "I" or bool(told)
         elif bare := _BARE_JSON.match(line):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +36,12 @@ def serve(flover: Start, *arguments: str) -> tuple[Command, str]:
     """A ready server and its gRPC address."""
     server = flover("serve", "--grpc-port", "0", "--http-port", "0", "--metrics-port", "0", *arguments)
     return server, server.wait_for(READY)[1]
+
+
+def triton_of(server: Command) -> int:
+    """The tritonserver's process id."""
+    (pid,) = [pid for pid in marked(server.mark) if "tritonserver" in Path(f"/proc/{pid}/exe").readlink().name]
+    return pid
 
 
 def test_sigint_lets_what_runs_finish_refuses_what_comes_and_leaves_nothing(flover: Start) -> None:
@@ -92,10 +97,18 @@ def test_killed_it_takes_everything_along(flover: Start) -> None:
 
 def test_when_its_server_dies_it_says_so_and_leaves_nothing(flover: Start) -> None:
     server, _ = serve(flover)
-    (triton,) = [pid for pid in marked(server.mark) if "tritonserver" in Path(f"/proc/{pid}/exe").readlink().name]
-    os.kill(triton, signal.SIGKILL)
+    os.kill(triton_of(server), signal.SIGKILL)
     assert server.wait() == 1
-    assert re.search(r"^flover: the server ended with -9: ", server.text(), re.MULTILINE)
+    assert "flover: the server ended with -9: Killed" in server.text().splitlines()
+    assert wait_until_gone(server.mark) == []
+
+
+def test_a_drain_that_stops_its_server_is_an_orderly_end(flover: Start) -> None:
+    server, _ = serve(flover)
+    drain = flover("drain", "--pid", str(triton_of(server)), "--stop")
+    assert drain.wait() == 0, drain.text()
+    assert server.wait() == 0, server.text()
+    assert "flover: the server was stopped" in server.text().splitlines()
     assert wait_until_gone(server.mark) == []
 
 
