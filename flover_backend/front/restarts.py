@@ -68,8 +68,10 @@ class RestartLimit:
         return f"it was started again {self._allowed} times within {self._window_s:g} s (engine_restarts)"
 
     def describe(self) -> str:
-        """What is left, for those who are told to come back."""
-        return f"{self.left} of {self._allowed} restarts within {self._window_s:g} s are left"
+        """Which restart is under way, as far as this front knows; for those who are told to come back."""
+        if not self.left:
+            return self.used_up()
+        return f"restart {self._allowed - self.left + 1} of {self._allowed} within {self._window_s:g} s"
 
     def _recent(self, now: float) -> list[float]:
         return [time for time in self._times if now - time < self._window_s]

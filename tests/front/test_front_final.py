@@ -302,7 +302,7 @@ def test_each_accepted_request_is_counted_once_and_once_with_its_outcome(host: F
     host.client.wait_submitted(4)
     host.tokens(requests[1], [42])
     wait_until(lambda: failed.responses)
-    host.service.on_lost("it crashed", "3 of 3 restarts are left")
+    host.service.on_lost("it crashed", "restart 1 of 3")
     assert failed.wait()[-1].error is not None
     assert host.service.waiting() == [host.client.submitted[3].key]
     host.service.on_restarted()
@@ -321,11 +321,11 @@ def test_a_request_that_was_sent_nothing_begins_again_as_if_it_had_never_run(hos
     sender = host.ask("Once", {"stop": ["never"]})
     request = host.client.wait_submitted()
     host.tokens(request, [300, 301])
-    host.service.on_lost("it crashed", "3 of 3 restarts are left")
+    host.service.on_lost("it crashed", "restart 1 of 3")
     assert host.service.waiting() == [request.key]
     later = host.ask([1]).error()
     assert later.code == TritonError.UNAVAILABLE
-    assert "is being started again: it crashed; 3 of 3 restarts are left" in str(later)
+    assert "is being started again: it crashed; restart 1 of 3" in str(later)
     host.service.on_restarted()
     host.tokens(request, [40, 41], LENGTH)
     (response,) = sender.wait()
@@ -335,7 +335,7 @@ def test_a_request_that_was_sent_nothing_begins_again_as_if_it_had_never_run(hos
 def test_a_deadline_passes_without_an_engine(host: FrontHost) -> None:
     sender = host.ask([1], {"deadline_ms": 50})
     host.client.wait_submitted()
-    host.service.on_lost("it crashed", "3 of 3 restarts are left")
+    host.service.on_lost("it crashed", "restart 1 of 3")
     error = sender.error()
     assert error.code == TritonError.UNAVAILABLE
     assert "deadline_ms" in str(error)

@@ -39,7 +39,7 @@ def test_what_had_no_token_runs_on_the_next_engine_in_its_order(host: Host) -> N
     assert front.engine.info.pid != dead
     assert not is_running(dead)
     assert (running.key, 0) not in front.finish
-    assert front.restarts == ["3 of 3 restarts within 600 s are left"]
+    assert front.restarts == ["restart 1 of 3 within 600 s"]
     assert not front.failed
 
 
@@ -84,6 +84,7 @@ def test_an_exception_in_an_iteration_uses_restarts_up_until_all_fails(host: Hos
     assert "RuntimeError: the fake core crashes" in text
     assert "it was started again 2 times within 600 s (engine_restarts)" in text
     assert len(front.lost) == 2
+    assert front.restarts == ["restart 1 of 2 within 600 s", "restart 2 of 2 within 600 s"]
     with pytest.raises(EngineFailed, match="the fake core crashes"):
         front.ask([4])
     front.engine.close()
@@ -131,7 +132,7 @@ def test_a_death_while_the_next_engine_loads_counts_too(host: Host) -> None:
     os.kill(second, signal.SIGKILL)
     front.wait_finished(each.key)
     assert front.tokens[each.key, 0] == expected([9])
-    assert front.restarts == ["3 of 3 restarts within 600 s are left", "2 of 3 restarts within 600 s are left"]
+    assert front.restarts == ["restart 1 of 3 within 600 s", "restart 2 of 3 within 600 s"]
     assert front.num_restarted == 1
 
 
