@@ -36,5 +36,7 @@ def metrics_of(query: str) -> set[str]:
 
 
 def known_metrics() -> set[str]:
-    """All that Prometheus can have of a server: families as exported, recordings, its own `up` and `ALERTS`."""
-    return {family.name for family in declared()} | set(recorded()) | {"up", "ALERTS"}
+    """All that Prometheus can have of a server: families as exported, Triton's own, recordings, `up` and `ALERTS`."""
+    exposition = (ROOT / "tests" / "top" / "recorded" / "earlier.txt").read_text()
+    of_triton = set(re.findall(r"^(nv_\w+)", exposition, re.MULTILINE))
+    return {family.name for family in declared()} | of_triton | set(recorded()) | {"up", "ALERTS"}
