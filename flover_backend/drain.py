@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from flover_backend.cli_exit import exit_status
+from flover_backend.coming_engines import engines_being_started, seconds_worth_waiting
 from flover_backend.draining import ServerDrain
 from flover_backend.errors import ConfigError, FloverError
 from flover_backend.observer import FoundEngine
@@ -40,20 +41,24 @@ def main(arguments: Sequence[str] | None = None, program: str = "python3 -m flov
     given = _parser(program).parse_args(arguments)
     signals = StopSignals()
     targets = {pid: os.pidfd_open(pid) for pid in _targets(given.pid, given.all)}
-    drain = ServerDrain(lambda: _find(targets), given.timeout, "flover drain", _say)
+    drain = ServerDrain(lambda: _find(targets), given.timeout, "flover drain", _say, lambda: _patience(targets))
 
     def check_signals() -> bool:
         signals.check()
         return False
 
     drain.run(check_signals)
-    if not drain.drains:
+    unseen = [pid for pid in targets if engines_being_started(pid)]
+    if not drain.drains and not unseen:
         _say(f"no engine of this backend in server {', '.join(map(str, targets)) or '(any)'}: nothing to drain")
     if given.stop:
         for pid, server in targets.items():
             _stop(pid, server)
     if left := [one.name for one in drain.drains if not one.is_clean]:
         raise DrainFailed(f"not drained: {', '.join(left)}")
+    if unseen:
+        servers = ", ".join(map(str, unseen))
+        raise DrainFailed(f"not drained: an engine of server {servers} is being started and not to be seen yet")
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
@@ -88,7 +93,7 @@ def _seconds(text: str) -> float:
 def _targets(pid: int | None, every: bool) -> list[int]:
     if pid is not None:
         check_server(pid)
-        if not is_tritonserver(pid) and not engines_of(pid):
+        if not is_tritonserver(pid) and not engines_of(pid) and not seconds_worth_waiting(pid):
             raise ConfigError(f"process {pid} is no tritonserver and has no engine; find it: pgrep tritonserver")
         return [pid]
     found = servers_with_engines() or _without_engines(every)
@@ -108,6 +113,10 @@ def _without_engines(every: bool) -> list[int]:
 
 def _find(targets: Iterable[int]) -> list[FoundEngine]:
     return [engine for pid in targets for engine in engines_of(pid)]
+
+
+def _patience(targets: Iterable[int]) -> float:
+    return max(map(seconds_worth_waiting, targets), default=0.0)
 
 
 def _stop(pid: int, server: int) -> None:

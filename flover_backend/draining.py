@@ -1,6 +1,7 @@
 """Drains the engines of one server, all at once and for a bounded time. Knows engines and their answers, no requests.
 
-An engine that appears meanwhile (a reload, a restart) is drained too, in what is left of the time.
+An engine that appears meanwhile (a reload, a restart) is drained too, in what is left of the time. One that loads in
+place of an engine that died is waited for: its fronts hold accepted requests for it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class EngineDrain:
         self.is_told = False
         self._timeout_s = timeout_s
         self._tool = tool
-        self._deadline = time.monotonic() + timeout_s + DRAIN_GRACE_S
+        self._ends = time.monotonic() + timeout_s
+        self._deadline = self._ends + DRAIN_GRACE_S
         self._thread = threading.Thread(target=self._run, name="drain", daemon=True)
         self._thread.start()
 
@@ -74,17 +76,28 @@ class EngineDrain:
         try:
             with EngineObserver.open(self.engine, self._tool) as observer:
                 observer.begin_drain(self._timeout_s)
-                if observer.is_loaded(SILENCE_S):
-                    self.drained = observer.await_drained(self._timeout_s)
-                else:
-                    self.is_loading = True
-                    observer.leave()
+                if not observer.is_loaded(SILENCE_S):
+                    if not self.engine.files.read_restarts():
+                        self.is_loading = True
+                        return observer.leave()
+                    self._await_restart(observer)
+                self.drained = observer.await_drained(self._timeout_s)
         except TimeoutError:
-            self.trouble = "it does not answer: does it hang?"
+            self.trouble = self.trouble or "it does not answer: does it hang?"
         except FloverError as error:
             self.is_gone, self.trouble = True, str(error)
         except OSError as error:
             self.trouble = f"cannot reach it: {error}"
+
+    def _await_restart(self, observer: EngineObserver) -> None:
+        """Raises TimeoutError."""
+        self.trouble = "it is started again and was not loaded in time; what waits for it is ended when it is"
+        try:
+            observer.await_loaded(max(0.0, self._ends - time.monotonic()) + CUT_TIMEOUT_S)
+            self.trouble = None
+        finally:
+            # NOTE: the engine counts a drain's time from when it is loaded, and the earliest deadline that it is told.
+            observer.begin_drain(max(0.0, self._ends - time.monotonic()))
 
     def _cut(self) -> None:
         try:
@@ -97,18 +110,28 @@ class EngineDrain:
 class ServerDrain:
     """The drains of all engines that `find` finds, at first and while it runs.
 
-    `timeout_s`: None is each engine's own `drain_timeout_s`. `tell` gets each outcome as it comes.
+    `timeout_s`: None is each engine's own `drain_timeout_s`. `tell` gets each outcome as it comes. `patience`: for how
+    many seconds an engine that is not to be seen is worth waiting for.
     """
 
-    def __init__(self, find: Callable[[], list[FoundEngine]], timeout_s: float | None, tool: str, tell: Tell) -> None:
+    def __init__(
+        self,
+        find: Callable[[], list[FoundEngine]],
+        timeout_s: float | None,
+        tool: str,
+        tell: Tell,
+        patience: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self.drains: list[EngineDrain] = []
         self._find = find
         self._timeout_s = timeout_s
         self._tool = tool
         self._tell = tell
+        self._patience = patience
         self._began = time.monotonic()
-        self._newcomers_until = self._began + SUCCESSOR_S
+        self._expecting_since = self._began
         self._is_expecting = False
+        self._newcomers_until = self._began + SUCCESSOR_S
         self._num_told = 0
         self._is_cut = False
 
@@ -123,10 +146,17 @@ class ServerDrain:
             time.sleep(POLL_S)
 
     def _is_going_on(self) -> bool:
-        if time.monotonic() < self._newcomers_until:
+        waits = self._may_follow() or self._is_coming()  # before looking: what appears in between is found
+        if waits or time.monotonic() < self._newcomers_until:
             self._start_new()
         self._tell_news()
-        return self._num_told < len(self.drains) or (self._is_expecting and time.monotonic() < self._newcomers_until)
+        return self._num_told < len(self.drains) or waits or self._may_follow()
+
+    def _may_follow(self) -> bool:
+        return self._is_expecting and time.monotonic() < self._newcomers_until
+
+    def _is_coming(self) -> bool:
+        return time.monotonic() - self._expecting_since < self._patience()
 
     def _start_new(self) -> None:
         known = {drain.engine.description.engine_pid for drain in self.drains}
@@ -147,6 +177,7 @@ class ServerDrain:
             self._tell(drain.outcome())
             if drain.is_gone:
                 self._is_expecting = True
+                self._expecting_since = time.monotonic()
                 self._newcomers_until = min(self._newcomers_until, time.monotonic() + SUCCESSOR_S)
 
     def _cut(self) -> None:

@@ -89,7 +89,7 @@ class EngineObserver:
 
     @classmethod
     def open(cls, engine: FoundEngine, name: str = "observer") -> EngineObserver:
-        """Connect to an engine that may be loading: only `begin_drain`, `is_loaded` and `await_drained` then."""
+        """Connect to an engine that may be loading: `begin_drain`, `is_loaded`, `await_...` then."""
         connection = engine.files.connect()
         if connection is None:
             raise EngineFailed(f"no engine listens on {engine.files.socket_path}")
@@ -108,6 +108,10 @@ class EngineObserver:
         if isinstance(message, Failed):
             raise EngineFailed(message.message)
         return isinstance(message, Ready)
+
+    def await_loaded(self, timeout_s: float) -> None:
+        """After `is_loaded` has said no: return when the engine is."""
+        self._await(Ready, timeout_s)
 
     def iterations(self, since_step: int) -> list[Iteration]:
         """The remembered iterations (at most 65,536) with a step of at least `since_step`, oldest first."""

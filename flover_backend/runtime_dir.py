@@ -270,6 +270,11 @@ def described_engines(
     return [(files, one) for files, one in published if server_pid is None or one.server_pid == server_pid]
 
 
+def counted_restarts(directories: Sequence[Path] | None = None) -> list[tuple[EngineFiles, Restarts]]:
+    """What there is of `Restarts`; `directories` as in `described_engines`."""
+    return _published(Restarts, "*.again", directories)
+
+
 Content = TypeVar("Content", Description, Restarts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from flover_backend.coming_engines import seconds_worth_waiting
 from flover_backend.draining import ServerDrain
 from flover_backend.lifeline import adopt_orphans, end_children
 from flover_backend.observer import find_engines
@@ -28,7 +29,13 @@ def serve(options: ServerOptions) -> None:
         print(ready_line(server), flush=True)
         while not signals.wait(POLL_S):
             server.check_running()
-        drain = ServerDrain(lambda: find_engines(server.pid), options.config.drain_timeout_s, "flover serve", tell)
+        drain = ServerDrain(
+            lambda: find_engines(server.pid),
+            options.config.drain_timeout_s,
+            "flover serve",
+            tell,
+            lambda: seconds_worth_waiting(server.pid),
+        )
         drain.run(lambda: signals.count > 1)
     except Stopped:
         tell("stopped while it was loading")

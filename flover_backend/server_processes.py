@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flover_backend.errors import ConfigError
 from flover_backend.observer import FoundEngine, find_engines
-from flover_backend.runtime_dir import directories_of, process_start_ticks, process_user
+from flover_backend.runtime_dir import counted_restarts, directories_of, process_start_ticks, process_user
 
 SERVER_COMMAND = "tritonserver"
 
@@ -23,8 +23,9 @@ def engines_of(server_pid: int) -> list[FoundEngine]:
 
 
 def servers_with_engines() -> list[int]:
-    """Process ids of this user's servers that have an engine, ascending."""
-    return sorted({engine.description.server_pid for engine in find_engines() if _is_live(engine)})
+    """Process ids of this user's servers that have an engine, or have had one started again, ascending."""
+    seen = [engine.description for engine in find_engines()] + [restarts for _, restarts in counted_restarts()]
+    return sorted({one.server_pid for one in seen if process_start_ticks(one.server_pid) == one.server_start})
 
 
 def own_tritonservers() -> list[int]:
@@ -73,10 +74,6 @@ def process_user_or_none(pid: int) -> int | None:
 
 def _tritonservers() -> list[int]:
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit() and is_tritonserver(int(name)))
-
-
-def _is_live(engine: FoundEngine) -> bool:
-    return process_start_ticks(engine.description.server_pid) == engine.description.server_start
 
 
 def _namespaced_pid(pid: int) -> int | None:

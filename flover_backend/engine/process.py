@@ -53,6 +53,7 @@ class EngineProcess:
     def run(self) -> None:
         """Load and serve; never returns."""
         try:
+            self._progress("importing", 0.0)  # before anybody can find it: the first word that each is told
             self._connections.start()
             self._describe()
             core, info = self._load()
@@ -87,7 +88,6 @@ class EngineProcess:
 
     def _load(self) -> tuple[EngineCore, EngineInfo]:
         set_thread_counts()
-        self._progress("importing", 0.0)
         try:
             load_engine = self._import_factory()
             return load_engine(self._config, self._arguments.model_dir, self._progress)

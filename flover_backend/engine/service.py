@@ -78,7 +78,7 @@ class EngineService:
         self._metrics = self._reporter.metrics
         if is_restart:
             self._metrics.engine_restarted()
-        self._drain = DrainState()
+        self._drain = DrainState(is_restart)
         self._fronts: list[int] = []
         self._status = Status(0, 0, accepting=True, draining=False)
         self._is_idle = True
@@ -117,8 +117,10 @@ class EngineService:
     def _await_event(self) -> Event:
         """Raises queue.Empty when there is something to report first."""
         self._pulse.rest()
+        now = self._clock()
+        waits = (self._reporter.seconds_to_next(now), self._drain.seconds_to_answer(now))
         try:
-            return self._connections.inbox.get(timeout=self._reporter.seconds_to_next(self._clock()))
+            return self._connections.inbox.get(timeout=min((wait for wait in waits if wait is not None), default=None))
         finally:
             self._pulse.begin()
 
@@ -151,6 +153,7 @@ class EngineService:
         if not is_front:
             return
         self._fronts.append(connection)
+        self._drain.attached(self._clock())
         if not self._status.accepting:
             self._connections.post(connection, self._status)
         self._reporter.attached(connection)
@@ -165,17 +168,19 @@ class EngineService:
 
     def _submit(self, connection: int, request: Request, again: bool) -> None:
         try:
-            self._check(connection, request)
+            self._check(connection, request, again)
             self._core.add(request, again=again)
             self._live.add(connection, request)
+            if self._drain.is_cutting:
+                self._core.cancel(request.key)
         except FloverError as error:
             self._refuse(connection, request.key, error.code, str(error), _reject_reason(error))
         except Exception as error:  # NOTE: `add` changes nothing when it raises: one request must not end the engine.
             log.exception("request %d could not be queued", request.key)
             self._refuse(connection, request.key, "INTERNAL", f"the request could not be queued: {error!r}", "internal")
 
-    def _check(self, connection: int, request: Request) -> None:
-        if self._drain.is_draining:
+    def _check(self, connection: int, request: Request, again: bool) -> None:
+        if self._drain.is_draining and not again:
             raise Draining("the server is draining: new requests are refused")
         if connection not in self._fronts or request.key >> 40 != connection or self._live.get(request.key):
             raise InvalidRequest(f"key {request.key} is not a new key of front {connection}")
@@ -272,7 +277,7 @@ class EngineService:
         if self._drain.is_due(self._clock()):
             for key in self._live.all_keys():
                 self._core.cancel(key)
-        for connection, answer in self._drain.answers(len(self._live)):
+        for connection, answer in self._drain.answers(len(self._live), self._clock()):
             log.info("drained: %d requests finished, %d were ended", answer.finished, answer.ended)
             self._connections.post(connection, answer)
 

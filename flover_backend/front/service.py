@@ -224,7 +224,7 @@ class FrontService:
         """The engine ended the request as a whole."""
         stream = self._live.get(key)
         if stream is not None:
-            stream.accepted = stream.accepted and reason != "refused"
+            stream.accepted = stream.accepted and (stream.is_counted or reason != "refused")
             stream.end(error_of(code, message, reason))
 
     def on_status(self, status: Status) -> None:

@@ -156,6 +156,21 @@ def test_ended_by_the_engine(host: FrontHost, code: str, reason: str, stream: bo
     assert str(error) == f"why it ended [{code}]"
 
 
+def test_what_was_counted_as_accepted_stays_so_although_the_next_engine_refuses_it(host: FrontHost) -> None:
+    refused = host.ask([5])
+    request = host.client.wait_submitted()
+    host.tokens(request, [40])
+    host.service.on_lost("it crashed", "3 of 3 restarts are left")
+    host.service.on_restarted()
+    host.service.on_ended(request.key, "UNAVAILABLE", "why not", "refused")
+    refused.error()
+    host.close()
+    assert host.metrics.counted == {
+        "flover_requests_accepted_total": 1,
+        'flover_requests_ended_total{outcome="failed"}': 1,
+    }
+
+
 def test_tokens_before_an_error_go_out_first(host: FrontHost) -> None:
     sender, hold = held(host, make_request([1], stream=True))
     request = host.client.wait_submitted()
