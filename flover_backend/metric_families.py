@@ -88,7 +88,12 @@ FAMILIES: tuple[Family, ...] = (
         by_fronts=True,
     ),
     Family("flover_requests_rejected_total", "counter", "Requests that were never accepted, by reason.", ("reason",)),
-    Family("flover_engine_restarts_total", "counter", "Engines that took the place of one that died or hung."),
+    Family(
+        "flover_engine_restarts_total",
+        "counter",
+        "Engines started in the place of one that died or hung, those that died while they loaded among them.",
+        by_fronts=True,
+    ),
     Family("flover_integrity_failures_total", "counter", "Idle checks that found rows or blocks leaked; 0 is right."),
     Family(
         "flover_time_to_first_token_seconds",

@@ -6,6 +6,7 @@ Knows no messages and starts no process. Every file of an engine shares one stem
     <stem>.lock   flock: who starts or ends it    held for moments only, never while a model loads
     <stem>.json   `Description`, for tools        written by the engine
     <stem>.again  `Restarts`, what they were      written by the front that starts a dead engine again
+    <stem>.load   `Loaded`, for whose model       written by a front that has loaded, where it may unload the model
 """
 
 from __future__ import annotations
@@ -49,6 +50,19 @@ class Restarts(msgspec.Struct, frozen=True, kw_only=True):
     server_start: int
     times: list[float]
     """`time.monotonic()`, oldest first."""
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """That a server has loaded a model. Goes when the model is unloaded for want of an engine, or with the engine."""
+
+    server_pid: int
+    server_start: int
+    model_name: str
+    model_version: str
+    engine_pid: int
+    """Of the engine that the fronts of this load met first."""
+    time: float
+    """`time.monotonic()`"""
 
 
 class EngineKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,6 +187,15 @@ class EngineFiles:
         """The `Restarts`."""
         return self.directory / f"{self.stem}.again"
 
+    @property
+    def loaded_path(self) -> Path:
+        """The `Loaded`."""
+        return self.directory / f"{self.stem}.load"
+
+    def write_loaded(self, loaded: Loaded) -> None:
+        """All or nothing. The caller holds the lock."""
+        _replace(self.loaded_path, loaded)
+
     def read_restarts(self) -> list[float]:
         """The times in `Restarts`; none when there is no such file."""
         try:
@@ -212,16 +235,26 @@ class EngineFiles:
         """Remove everything; `lock`, which is held, last. Not `for_good`: an engine with these files may follow."""
         paths = [self.socket_path, self.description_path, _partial(self.description_path)]
         if for_good:
-            paths += [self.restarts_path, _partial(self.restarts_path)]
+            paths += [self.restarts_path, _partial(self.restarts_path), self.loaded_path, _partial(self.loaded_path)]
         for path in paths:
             path.unlink(missing_ok=True)
         lock.remove()
 
+    def let_go(self, lock: FileLock) -> None:
+        """Release `lock`; its file goes when it is the last one."""
+        if self._are_there():
+            lock.release()
+        else:
+            lock.remove()
+
+    def _are_there(self) -> bool:
+        paths = (self.socket_path, self.description_path, self.restarts_path, self.loaded_path)
+        return any(path.exists() for path in paths)
+
     def remove_if_dead(self, *, for_good: bool = True) -> None:
         """Remove what an engine left that was killed: only when its socket refuses connections."""
         lock = FileLock(self.lock_path)
-        left = self.socket_path.exists() or self.description_path.exists() or self.restarts_path.exists()
-        if not left or not lock.acquire(timeout_s=1.0):
+        if not self._are_there() or not lock.acquire(timeout_s=1.0):
             return
         connection = self.connect()
         if connection is None:
@@ -254,6 +287,7 @@ def remove_dead_engines() -> None:
     """Remove the files of engines that were killed together with their fronts and their server."""
     left = [(files, one.server_pid, one.server_start) for files, one in _published(Description, "*.json")]
     left += [(files, one.server_pid, one.server_start) for files, one in _published(Restarts, "*.again")]
+    left += [(files, one.server_pid, one.server_start) for files, one in _published(Loaded, "*.load")]
     for files, server_pid, server_start in left:
         if process_start_ticks(server_pid) != server_start:
             files.remove_if_dead()
@@ -275,7 +309,12 @@ def counted_restarts(directories: Sequence[Path] | None = None) -> list[tuple[En
     return _published(Restarts, "*.again", directories)
 
 
-Content = TypeVar("Content", Description, Restarts)
+def loads(server_pid: int) -> list[tuple[EngineFiles, Loaded]]:
+    """What one tritonserver has loaded."""
+    return [(files, one) for files, one in _published(Loaded, "*.load") if one.server_pid == server_pid]
+
+
+Content = TypeVar("Content", Description, Restarts, Loaded)
 
 
 def _published(

@@ -112,10 +112,6 @@ class EngineMetrics:
         for reason, count in stats.rejected.items():
             self.rejected(reason if reason in REJECT_REASONS else "internal", count)
 
-    def engine_restarted(self) -> None:
-        """This engine takes the place of one that died."""
-        self._add("flover_engine_restarts_total", 1)
-
     def integrity_failure(self) -> None:
         """An idle check found a leak."""
         self._add("flover_integrity_failures_total", 1)

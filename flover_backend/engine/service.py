@@ -76,8 +76,6 @@ class EngineService:
         self._ring = IterationRing()
         self._reporter = MetricsReporter(info, connections.post)
         self._metrics = self._reporter.metrics
-        if is_restart:
-            self._metrics.engine_restarted()
         self._drain = DrainState(is_restart)
         self._fronts: list[int] = []
         self._status = Status(0, 0, accepting=True, draining=False)

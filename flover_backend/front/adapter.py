@@ -18,6 +18,7 @@ from flover_backend.channel import EngineInfo
 from flover_backend.config import ModelJson, load_model_json, to_json
 from flover_backend.errors import FloverError, InvalidRequest
 from flover_backend.front import tensors
+from flover_backend.front.generation import Generation
 from flover_backend.front.incoming import Incoming
 from flover_backend.front.logs import Log
 from flover_backend.front.metrics_export import MetricsWriter
@@ -100,7 +101,8 @@ def _load(args: dict[str, str], server: int) -> FrontService:
         SenderPool(config.sender_threads),
         header_prefix=config.header_prefix,
     )
-    service.on_dead = OutOfService(pb_utils, args["model_name"], server, log, service.close)
+    generation = Generation(client, args["model_name"], args["model_version"], server)
+    service.on_dead = OutOfService(pb_utils, args["model_name"], server, log, service.close, generation)
     client.start(service)
     if args["model_instance_name"].endswith("_0"):
         _log_effective(log, config, client.info, tokenizer is not None)

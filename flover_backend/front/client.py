@@ -74,6 +74,7 @@ class EngineClient:
 
     def __init__(self, attachment: Attachment, loaded: LoadedEngine) -> None:
         self.info = loaded.info
+        self.files = attachment.files
         self._attachment = attachment
         self._socket = attachment.connection
         self._reader = loaded.reader

@@ -1,22 +1,29 @@
 """What a front does when there will be no engine any more: the model must not look ready to those who ask Triton.
 
 Up to 25.11 Triton calls a model ready as long as it is loaded, whatever has become of its instances: so it is unloaded,
-which Triton allows in the explicit model-control mode. Elsewhere this process ends: servers from 25.12 on see that and
-call the model not ready. Knows Triton's model control; no requests.
+which Triton allows in the explicit model-control mode, unless another version or a later load serves. Elsewhere this
+process ends: servers from 25.12 on see that and call the model not ready. Knows Triton's model control; no requests.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from flover_backend.errors import FloverError
+from flover_backend.front.generation import Generation, Standing
 from flover_backend.front.logs import Log
 from flover_backend.stub_memory import arguments_of
+from flover_backend.thread_names import tell_kernel_the_name
 
 EXIT_CODE = 1
 CONTROL_MODE = "--model-control-mode"
+LOOK_S = 1.0
+"""Between two looks at whether others still serve the model."""
 
 
 class OutOfService:
@@ -29,31 +36,59 @@ class OutOfService:
         server_pid: int,
         log: Log,
         close: Callable[[], None],
+        generation: Generation,
         end: Callable[[int], object] = os._exit,
     ) -> None:
-        """`close()` ends this front's threads."""
+        """This front has loaded. `close()` ends its threads."""
         self._pb_utils = pb_utils
         self._model = model
-        self._server_pid = server_pid
         self._log = log
         self._close = close
         self._end = end
+        self._generation = generation
+        # NOTE: not tried where it will be refused: the stub of 24.10 then crashes more often than not.
+        self._may_unload = hasattr(pb_utils, "unload_model") and is_explicit(arguments_of(server_pid))
+        if self._may_unload:
+            generation.loaded()
 
     def __call__(self) -> None:
-        """Unload the model, or end this process."""
-        # NOTE: not tried where it will be refused: the stub of 24.10 then crashes more often than not.
-        if hasattr(self._pb_utils, "unload_model") and is_explicit(arguments_of(self._server_pid)):
-            try:
-                self._pb_utils.unload_model(self._model)
-            except Exception as error:  # another instance was first
-                self._log.warn(f"the model was not unloaded by this instance: {error}")
-            else:
-                self._log.error("the model is being unloaded, as it has no engine any more; load it to try again")
+        """Unload the model unless others serve it, or end this process."""
+        if self._may_unload:
+            if not self._unload():
+                self._log.error("this instance is out of service; the model stays loaded while others serve it")
+                threading.Thread(target=self._unload_later, name="out-of-service", daemon=True).start()
             return
         self._log.error("this instance ends, as it has no engine any more, and this server does not let it unload")
         # NOTE: a thread that dies while it speaks to Triton may leave a lock taken, on which 24.10 aborts as a whole.
         self._close()
         self._end(EXIT_CODE)
+
+    def _unload_later(self) -> None:
+        tell_kernel_the_name()
+        while not self._unload():
+            time.sleep(LOOK_S)
+
+    def _unload(self) -> bool:
+        """False when it may have to be done later: Triton unloads by name, other versions and later loads too."""
+        try:
+            standing = self._generation.take()
+            if standing is Standing.LAST:
+                self._unload_by_name()
+        except (FloverError, OSError) as error:
+            self._log.error(f"this instance does not unload the model, as it cannot tell who else serves it: {error}")
+            return True
+        if standing is Standing.OVER:
+            self._log.info("the model is not unloaded by this instance: another one did, or it was loaded anew")
+        return standing is not Standing.AMONG_OTHERS
+
+    def _unload_by_name(self) -> None:
+        try:
+            self._pb_utils.unload_model(self._model)
+        except Exception as error:
+            self._log.warn(f"the model was not unloaded by this instance: {error}")
+            self._generation.give_back()
+        else:
+            self._log.error("the model is being unloaded, as it has no engine any more; load it to try again")
 
 
 def is_explicit(arguments: Sequence[str]) -> bool:

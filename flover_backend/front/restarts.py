@@ -33,6 +33,8 @@ class RestartLimit:
         self._window_s = config.engine_restart_window_s
         self._clock = clock
         self._times: list[float] = []
+        self.counted: Callable[[], None] = lambda: None
+        """Called when this front has counted one."""
 
     def learn(self, files: EngineFiles) -> None:
         """This front is attached: what was counted up to now stays known to it, whatever becomes of the file."""
@@ -48,6 +50,7 @@ class RestartLimit:
         restarts = Restarts(server_pid=key.server_pid, server_start=key.server_start, times=[*recent, now])
         files.write_restarts(restarts)
         self._times = restarts.times
+        self.counted()
 
     def count_failure(self) -> None:
         """An attempt failed before it could be counted with the others'. Raises `RestartsUsedUp`."""

@@ -257,6 +257,10 @@ class FrontService:
         self._admission.suspend(f"{message}; {limit}")
         self.log.warn(f"an engine is being started again; {limit}")
 
+    def on_counted(self) -> None:
+        """This front starts an engine again, whether or not that one will ever serve."""
+        self._metrics.count({"flover_engine_restarts_total": 1})
+
     def waiting(self) -> list[int]:
         """Keys of the requests that are to run again, oldest first."""
         return [stream.key for stream in self._live.all() if not stream.is_ending]

@@ -23,6 +23,7 @@ from flover_backend.front.loading import await_ready
 from flover_backend.front.rendezvous import Attachment, EngineSpec, Log, attach
 from flover_backend.front.restarts import ModelChanged, NoRestart, RestartLimit
 from flover_backend.request import Request
+from flover_backend.runtime_dir import EngineFiles
 
 CLOSE_TIMEOUT_S = 5.0
 PAUSE_S = 0.5
@@ -43,6 +44,9 @@ class RestartHandler(EngineHandler, Protocol):
 
     def waiting(self) -> list[int]:
         """Keys of the requests that are to run again, in their order."""
+
+    def on_counted(self) -> None:
+        """This front starts an engine again; no other counts this one."""
 
     def on_restarted(self) -> None:
         """They are with the new engine; new ones may come."""
@@ -90,6 +94,7 @@ class EngineSupervisor:
         """Begin to call `handler`."""
         self._handler = handler
         self._is_up = True
+        self._limit.counted = handler.on_counted
         self._client.start(handler, self._on_lost, self._on_gone)
 
     def next_key(self) -> int:
@@ -140,6 +145,11 @@ class EngineSupervisor:
             self._restart.join(CLOSE_TIMEOUT_S)
         self._client.close()
         self.remove_files()
+
+    @property
+    def files(self) -> EngineFiles:
+        """The present engine's."""
+        return self._client.files
 
     def remove_files(self) -> None:
         """What the engine left, if it is gone: nobody will start it again for this front."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from flover_backend.front import out_of_service
+from flover_backend.front.generation import Standing
 from flover_backend.front.logs import Log
 from flover_backend.front.out_of_service import EXIT_CODE, OutOfService, is_explicit
 
@@ -23,6 +26,24 @@ class Triton:
         self.unloaded.append(name)
         if self.error is not None:
             raise self.error
+
+
+class Generation:
+    """Says what it is told to, one word a look; the last for ever."""
+
+    def __init__(self, *standings: Standing) -> None:
+        self.said: list[str] = []
+        self._standings = list(standings) or [Standing.LAST]
+
+    def loaded(self) -> None:
+        self.said.append("loaded")
+
+    def give_back(self) -> None:
+        self.said.append("given back")
+
+    def take(self) -> Standing:
+        self.said.append("asked")
+        return self._standings.pop(0) if len(self._standings) > 1 else self._standings[0]
 
 
 @pytest.fixture
@@ -39,10 +60,11 @@ def server(request: pytest.FixtureRequest) -> Iterator[int]:
 EXPLICIT = ("--model-control-mode=explicit",)
 
 
-def call(triton: Any, server: int) -> list[object]:
+def call(triton: Any, server: int, generation: Any = None) -> list[object]:
     """What happened besides an unload, in order."""
     done: list[object] = []
-    OutOfService(triton, "flover", server, Log("front"), lambda: done.append("closed"), done.append)()
+    generation = generation or Generation()
+    OutOfService(triton, "flover", server, Log("front"), lambda: done.append("closed"), generation, done.append)()
     return done
 
 
@@ -62,7 +84,31 @@ def test_elsewhere_the_front_ends_and_does_not_even_ask(server: int) -> None:
 
 @pytest.mark.parametrize("server", [EXPLICIT], indirect=True)
 def test_an_instance_that_is_late_stays_to_be_finalized(server: int) -> None:
-    assert call(Triton(RuntimeError("it is unloaded already")), server) == []
+    generation = Generation()
+    assert call(Triton(RuntimeError("it is unloaded already")), server, generation) == []
+    assert generation.said == ["loaded", "asked", "given back"]
+
+
+@pytest.mark.parametrize("server", [EXPLICIT], indirect=True)
+def test_what_was_unloaded_by_another_or_loaded_anew_is_left_alone(server: int) -> None:
+    triton = Triton()
+    assert call(triton, server, Generation(Standing.OVER)) == []
+    assert triton.unloaded == []
+
+
+@pytest.mark.parametrize("server", [EXPLICIT], indirect=True)
+def test_a_model_that_others_serve_is_unloaded_when_they_do_no_more(
+    server: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(out_of_service, "LOOK_S", 0.01)
+    triton, others = Triton(), [Standing.AMONG_OTHERS] * 3
+    generation = Generation(*others, Standing.LAST)
+    assert call(triton, server, generation) == []
+    for thread in threading.enumerate():
+        if thread.name == "out-of-service":
+            thread.join(30.0)
+    assert triton.unloaded == ["flover"]
+    assert generation.said == ["loaded", *["asked"] * 4]
 
 
 @pytest.mark.parametrize("server", [EXPLICIT], indirect=True)

@@ -18,6 +18,7 @@ class SupervisedFront(Recorder):
         self.lost: list[str] = []
         self.restarts: list[str] = []
         self.num_restarted = 0
+        self.num_counted = 0
         self.asked: list[Request] = []
         self.sends_tokens = True
         self.engine = EngineSupervisor.connect(
@@ -53,6 +54,12 @@ class SupervisedFront(Recorder):
         if not self.sends_tokens:
             self.tokens = {}
         return [key for key in keys if (key, 0) not in self.tokens]
+
+    def on_counted(self) -> None:
+        def count() -> None:
+            self.num_counted += 1
+
+        self._record(count)
 
     def on_restarted(self) -> None:
         def count() -> None:

@@ -85,6 +85,7 @@ def test_an_exception_in_an_iteration_uses_restarts_up_until_all_fails(host: Hos
     assert "it was started again 2 times within 600 s (engine_restarts)" in text
     assert len(front.lost) == 2
     assert front.restarts == ["restart 1 of 2 within 600 s", "restart 2 of 2 within 600 s"]
+    assert front.num_counted == 2
     with pytest.raises(EngineFailed, match="the fake core crashes"):
         front.ask([4])
     front.engine.close()
@@ -97,6 +98,15 @@ def test_without_restarts_the_first_death_is_the_last(host: Host) -> None:
     front.wait(lambda: front.failed, "the failure")
     assert front.failed[0].endswith("engine_restarts is 0")
     assert not front.lost
+
+
+def test_engines_that_never_load_again_are_counted(host: Host) -> None:
+    front = SupervisedFront(host, engine_restarts=2)
+    (host.model_dir / "fake.json").write_text("no JSON")
+    kill_engine(front)
+    front.wait(lambda: front.failed, "the failure")
+    assert front.num_counted == 2
+    assert front.num_restarted == 0
 
 
 def test_fronts_share_an_engine_its_count_of_restarts_and_nothing_else(host: Host) -> None:
@@ -112,6 +122,7 @@ def test_fronts_share_an_engine_its_count_of_restarts_and_nothing_else(host: Hos
             front.wait_finished(*(each.key for each in requests))
             assert [front.tokens[each.key, 0] for each in requests] == [expected(r.prompt_ids) for r in requests]
         assert fronts[0].engine.info.pid == fronts[1].engine.info.pid
+    assert sum(front.num_counted for front in fronts) == 2
     kill_engine(fronts[0])
     for front in fronts:
         front.wait(lambda front=front: front.failed, "the failure")
@@ -134,6 +145,7 @@ def test_a_death_while_the_next_engine_loads_counts_too(host: Host) -> None:
     assert front.tokens[each.key, 0] == expected([9])
     assert front.restarts == ["restart 1 of 3 within 600 s", "restart 2 of 3 within 600 s"]
     assert front.num_restarted == 1
+    assert front.num_counted == 2
 
 
 def test_a_full_queue_takes_what_was_accepted_before(host: Host) -> None:
