@@ -102,7 +102,7 @@ def test_without_restarts_the_first_death_is_the_last(host: Host) -> None:
 
 def test_engines_that_never_load_again_are_counted(host: Host) -> None:
     front = SupervisedFront(host, engine_restarts=2)
-    (host.model_dir / "fake.json").write_text("no JSON")
+    (host.model_dir / "steering" / "fake.json").write_text("no JSON")
     kill_engine(front)
     front.wait(lambda: front.failed, "the failure")
     assert front.num_counted == 2
