@@ -16,7 +16,7 @@ from live_server import LiveServer, wait_for
 from triton_client import Call, arrays_of, ask, ids_of, open_http
 
 ENDLESS = {"temperature": 0, "max_tokens": 1900, "ignore_eos": True}
-BOUNDED = {"temperature": 0, "max_tokens": 300, "ignore_eos": True}
+BOUNDED = {"temperature": 0, "max_tokens": 1500, "ignore_eos": True}
 LONG_PROMPT = [5, 6, 7, 8] * 475
 PROGRAM = Path(__file__).with_name("leaving_client.py")
 
