@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 
 from flover_backend.draining import SUCCESSOR_S
-from flover_backend.runtime_dir import EngineFiles, counted_restarts, directories_of
+from flover_backend.engine_files import EngineFiles, counted_restarts
+from flover_backend.runtime_dir import directories_of
 from flover_backend.server_processes import engines_of
 from flover_backend.stub_memory import arguments_of
 

@@ -33,8 +33,8 @@ from flover_backend.channel import (
     ToFront,
     encode,
 )
+from flover_backend.engine_files import Description, EngineFiles, described_engines
 from flover_backend.errors import EngineFailed
-from flover_backend.runtime_dir import Description, EngineFiles, described_engines
 
 RECEIVE_BYTES = 1 << 18
 ANSWER_TIMEOUT_S = 30.0

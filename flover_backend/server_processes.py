@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from flover_backend.engine_files import counted_restarts
 from flover_backend.errors import ConfigError
 from flover_backend.observer import FoundEngine, find_engines
-from flover_backend.runtime_dir import counted_restarts, directories_of, process_start_ticks, process_user
+from flover_backend.runtime_dir import directories_of, process_start_ticks, process_user
 
 SERVER_COMMAND = "tritonserver"
 

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from flover_backend.engine_files import described_engines
 from flover_backend.errors import ConfigError
 from flover_backend.host.checks import MIB, Check
 from flover_backend.host.facts import SHARED_MEMORY
 from flover_backend.memory_limit import CGROUP
-from flover_backend.runtime_dir import candidate_directories, check_private, described_engines, process_start_ticks
+from flover_backend.runtime_dir import candidate_directories, check_private, process_start_ticks
 
 REGION_PREFIX = "triton_python_backend_shm_region_"
 NEW_REGION_S = 60.0

@@ -27,9 +27,10 @@ from flover_backend.engine.interface import EngineCore, LoadEngine
 from flover_backend.engine.logs import set_up_logging
 from flover_backend.engine.service import EngineService
 from flover_backend.engine.threads import set_thread_counts
+from flover_backend.engine_files import Description, EngineFiles, EngineKey
 from flover_backend.errors import ConfigError, FloverError
 from flover_backend.file_lock import FileLock
-from flover_backend.runtime_dir import Description, EngineFiles, EngineKey, process_start_ticks
+from flover_backend.runtime_dir import process_start_ticks
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,10 @@ import time
 from typing import Protocol
 
 from flover_backend.channel import EngineInfo
+from flover_backend.engine_files import EngineFiles, Loaded, described_engines, loads
 from flover_backend.errors import EngineFailed
 from flover_backend.file_lock import FileLock
-from flover_backend.runtime_dir import EngineFiles, Loaded, described_engines, loads, process_start_ticks
+from flover_backend.runtime_dir import process_start_ticks
 
 LOCK_TIMEOUT_S = 5.0
 

@@ -24,16 +24,11 @@ import msgspec
 import flover_backend
 from flover_backend.channel import PROTOCOL_VERSION, Hello, encode
 from flover_backend.config import ModelJson, to_json
+from flover_backend.engine_files import EngineFiles, EngineKey, remove_dead_engines
 from flover_backend.errors import ConfigError, EngineFailed
 from flover_backend.file_lock import FileLock
 from flover_backend.front.restarts import RestartLimit
-from flover_backend.runtime_dir import (
-    EngineFiles,
-    EngineKey,
-    process_start_ticks,
-    remove_dead_engines,
-    runtime_directory,
-)
+from flover_backend.runtime_dir import process_start_ticks, runtime_directory
 
 LOCK_TIMEOUT_S = 60.0
 LOCK_LOG_INTERVAL_S = 5.0

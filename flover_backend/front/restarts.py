@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 
 from flover_backend.config import ModelJson
+from flover_backend.engine_files import EngineFiles, EngineKey, Restarts
 from flover_backend.errors import EngineFailed
-from flover_backend.runtime_dir import EngineFiles, EngineKey, Restarts
 
 
 class NoRestart(EngineFailed):

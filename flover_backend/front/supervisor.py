@@ -16,6 +16,7 @@ import msgspec
 
 from flover_backend.channel import EngineInfo
 from flover_backend.config import ModelJson
+from flover_backend.engine_files import EngineFiles
 from flover_backend.errors import EngineFailed
 from flover_backend.front.client import EngineClient
 from flover_backend.front.engine_news import EngineHandler
@@ -23,7 +24,6 @@ from flover_backend.front.loading import await_ready
 from flover_backend.front.rendezvous import Attachment, EngineSpec, Log, attach
 from flover_backend.front.restarts import ModelChanged, NoRestart, RestartLimit
 from flover_backend.request import Request
-from flover_backend.runtime_dir import EngineFiles
 
 CLOSE_TIMEOUT_S = 5.0
 PAUSE_S = 0.5

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from live_server import ROOT, LiveServer, StartServer, live_servers, wait_for
 
-from flover_backend.runtime_dir import described_engines
+from flover_backend.engine_files import described_engines
 from flover_client import AsyncClient, Client, ConnectionFailed, Internal, InvalidArgument, RequestFailed
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ from repositories import at_level
 
 from flover_backend.doctor import machine
 from flover_backend.doctor.machine import MachineFacts, check_machine
-from flover_backend.runtime_dir import Description
+from flover_backend.engine_files import Description
 
 GOOD = MachineFacts(
     kernel="6.1.0",

@@ -9,7 +9,7 @@ import urllib.request
 from live_server import START_TIMEOUT_S, LiveServer, command_line, is_running
 from triton_client import ask
 
-from flover_backend.runtime_dir import described_engines
+from flover_backend.engine_files import described_engines
 
 
 def engines_of(server: LiveServer) -> list[int]:

@@ -13,7 +13,7 @@ import pytest
 from live_server import ROOT, LiveServer, StartServer, command_line, is_running, runtime_files, wait_for
 from triton_client import Call, arrays_of, ask, ids_of, post
 
-from flover_backend.runtime_dir import described_engines
+from flover_backend.engine_files import described_engines
 
 GREEDY = {"temperature": 0, "max_tokens": 6, "ignore_eos": True}
 BUNDLED = ROOT / "flover_backend" / "bundled" / "llama-demo"

@@ -9,7 +9,7 @@ from live_metrics import Scrape, ours
 from live_server import LiveServer, wait_for
 from triton_client import post
 
-from flover_backend.runtime_dir import described_engines
+from flover_backend.engine_files import described_engines
 
 LOAD_TIMEOUT_S = 60
 """Against a hang."""

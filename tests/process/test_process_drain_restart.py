@@ -15,9 +15,9 @@ from supervised_front import SupervisedFront
 from flover_backend import coming_engines, drain
 from flover_backend.coming_engines import STARTING_S, seconds_worth_waiting
 from flover_backend.draining import SUCCESSOR_S, ServerDrain
+from flover_backend.engine_files import EngineFiles
 from flover_backend.observer import find_engines
 from flover_backend.request import Request
-from flover_backend.runtime_dir import EngineFiles
 
 CUT = ("UNAVAILABLE", "the server shut down before the request was finished", "shutdown")
 

@@ -21,11 +21,12 @@ from flover_backend.engine.leadership import MetricsLeadership
 from flover_backend.engine.logs import JsonFormatter, TritonFormatter
 from flover_backend.engine.metrics import Distribution
 from flover_backend.engine.ring import RING_LENGTH, IterationRing
+from flover_backend.engine_files import EngineFiles, EngineKey
 from flover_backend.errors import ConfigError, EngineFailed
 from flover_backend.file_lock import FileLock
 from flover_backend.front.loading import SILENCE_S, LoadProgress
 from flover_backend.front.rendezvous import configuration_digest
-from flover_backend.runtime_dir import EngineFiles, EngineKey, process_start_ticks, runtime_directory
+from flover_backend.runtime_dir import process_start_ticks, runtime_directory
 
 
 def record(step: int) -> Iteration:

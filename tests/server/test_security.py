@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 
 from flover_backend.cli import serve
 from flover_backend.config import ModelJson
+from flover_backend.engine_files import EngineFiles
 from flover_backend.errors import ConfigError
 from flover_backend.front.model_dir import model_dir_of_repository
 from flover_backend.models.load import load_model
-from flover_backend.runtime_dir import EngineFiles, runtime_directory
+from flover_backend.runtime_dir import runtime_directory
 from flover_backend.server import ServerOptions, TritonServer
 
 ROOT = Path(__file__).resolve().parents[2]
