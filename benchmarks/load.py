@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import collections
 import random
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -25,18 +24,15 @@ from benchmarks.suite.load.generator import default_processes
 from benchmarks.suite.result import RequestResult, Run
 from benchmarks.suite.workload import BenchRequest, Workload
 from benchmarks.suite.workloads import chat_sweep, data, prompt_ids
-from flover_backend.errors import FloverError
+from flover_backend.cli_exit import exit_status
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    try:
+    with exit_status("load"):
         app(arguments, prog_name="python -m benchmarks.load")
-    except FloverError as error:
-        print(f"load: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 @app.command()

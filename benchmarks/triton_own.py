@@ -6,7 +6,6 @@ line is wrong.
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,18 +20,15 @@ from benchmarks.suite.workload import BenchRequest, Workload
 from benchmarks.suite.workloads import prompt_ids
 from benchmarks.through_triton.__main__ import numbers
 from benchmarks.through_triton.measure import vocab_size
-from flover_backend.errors import FloverError
+from flover_backend.cli_exit import exit_status
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    try:
+    with exit_status("triton_own"):
         app(arguments, prog_name="python -m benchmarks.triton_own")
-    except FloverError as error:
-        print(f"triton_own: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 @app.command()

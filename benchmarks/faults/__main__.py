@@ -8,7 +8,6 @@ from __future__ import annotations
 import enum
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,7 @@ from benchmarks.faults.page import write_page
 from benchmarks.faults.rows import Row, markdown
 from benchmarks.faults.silent import Silent, measure_silent
 from flover_backend.bench_engine.machine import describe_machine, in_words
-from flover_backend.errors import FloverError
+from flover_backend.cli_exit import exit_status
 
 Tell = Callable[[str], None]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -47,11 +46,8 @@ class Part(enum.Enum):
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    try:
+    with exit_status("faults"):
         app(arguments, prog_name="python -m benchmarks.faults")
-    except FloverError as error:
-        print(f"faults: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 @app.command()

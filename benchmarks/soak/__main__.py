@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from benchmarks.faults.page import write_page
 from benchmarks.soak.ledger import summed
 from benchmarks.soak.run import Asked, Result, Soak
 from flover_backend.bench_engine.machine import describe_machine, in_words
-from flover_backend.errors import FloverError
+from flover_backend.cli_exit import exit_status
 
 SHOWN_PROBLEMS = 20
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -28,11 +27,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    try:
+    with exit_status("soak"):
         app(arguments, prog_name="python -m benchmarks.soak")
-    except FloverError as error:
-        print(f"soak: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from benchmarks.suite.layers.model import ENGINE_PYTHON
 from benchmarks.through_triton import profile
 from benchmarks.through_triton.measure import Asked, Measured, Through
 from benchmarks.through_triton.table import line_of, markdown, misses
-from flover_backend.errors import FloverError
+from flover_backend.cli_exit import exit_status
 
 PARTS = ("burst", "chat", "pytriton", "profile")
 STREAMS = {"13b": (1, 32, 256), "8b": (32, 256, 1024)}
@@ -30,11 +30,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    try:
+    with exit_status("through_triton"):
         app(arguments, prog_name="python -m benchmarks.through_triton")
-    except FloverError as error:
-        print(f"through_triton: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 @app.command()
