@@ -25,6 +25,7 @@ from flover_backend.front.metrics_export import MetricsWriter
 from flover_backend.front.model_dir import model_dir_of_repository
 from flover_backend.front.numpy_check import check_numpy
 from flover_backend.front.out_of_service import OutOfService
+from flover_backend.front.rendezvous import EngineSpec
 from flover_backend.front.responses import Responder
 from flover_backend.front.sender import SenderPool
 from flover_backend.front.service import FrontService
@@ -80,15 +81,9 @@ def _load(args: dict[str, str], server: int) -> FrontService:
     # NOTE: instances of several versions have the same names.
     front_name = f"{args['model_instance_name']} v{args['model_version']}"
     log = Log(front_name, config.log_format, getattr(pb_utils, "Logger", None))
-    client = EngineSupervisor.connect(
-        config,
-        model_dir_of_repository(config.model, version_dir),
-        args["model_name"],
-        args["model_version"],
-        server,
-        args["model_instance_name"],
-        log=log.info,
-    )
+    model_dir = model_dir_of_repository(config.model, version_dir)
+    spec = EngineSpec(config, model_dir, args["model_name"], args["model_version"], server)
+    client = EngineSupervisor(spec, args["model_instance_name"], log.info)
     tokenizer = load_tokenizer(Path(client.info.model_dir))
     metrics = MetricsWriter(
         pb_utils, client.info, client.metrics_written, args["model_name"], args["model_version"], log

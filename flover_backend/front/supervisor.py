@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from flover_backend.channel import EngineInfo
-from flover_backend.config import ModelJson
 from flover_backend.engine_files import EngineFiles
 from flover_backend.errors import EngineFailed
 from flover_backend.front.client import EngineClient
@@ -56,7 +54,10 @@ class EngineSupervisor:
     """An EngineClient (see there) whose engine is started again when it dies. Any thread may call but for `start`."""
 
     def __init__(self, spec: EngineSpec, front_name: str, log: Log) -> None:
-        """`connect` makes one."""
+        """Attach to the model's engine, starting it if there is none, and wait until it is loaded.
+
+        This first load is not tried again. Raises as `EngineClient.connect`; then nothing is left behind.
+        """
         self._spec = spec
         self._name = front_name
         self._log = log
@@ -73,22 +74,6 @@ class EngineSupervisor:
         self._restart: threading.Thread | None = None
         self._client = self._connect(is_restart=False)
         self.info: EngineInfo = self._client.info
-
-    @classmethod
-    def connect(
-        cls,
-        config: ModelJson,
-        model_dir: Path,
-        model_name: str,
-        model_version: str,
-        server_pid: int,
-        front_name: str,
-        *,
-        log: Log,
-        factory: str = "",
-    ) -> EngineSupervisor:
-        """As EngineClient.connect: the first load is not tried again."""
-        return cls(EngineSpec(config, model_dir, model_name, model_version, server_pid, factory), front_name, log)
 
     def start(self, handler: RestartHandler) -> None:
         """Begin to call `handler`."""

@@ -21,6 +21,7 @@ from flover_backend.config import ModelJson, parse_model_json
 from flover_backend.errors import ConfigError, EngineFailed
 from flover_backend.front.logs import Log
 from flover_backend.front.model_dir import resolve_model_dir
+from flover_backend.front.rendezvous import EngineSpec
 from flover_backend.front.service import FrontService
 from flover_backend.front.supervisor import EngineSupervisor
 from flover_backend.front.tokenizer import load_tokenizer
@@ -66,15 +67,8 @@ class FloverEngine:
             raise ConfigError(f"engine {self.name} was started before; make another one")
         config = self._config
         log = Log(self.name, config.log_format)
-        client = EngineSupervisor.connect(
-            config,
-            resolve_model_dir(config.model, Path.cwd()),
-            self.name,
-            VERSION,
-            os.getpid(),
-            self.name,
-            log=log.info,
-        )
+        spec = EngineSpec(config, resolve_model_dir(config.model, Path.cwd()), self.name, VERSION, os.getpid())
+        client = EngineSupervisor(spec, self.name, log.info)
         try:
             tokenizer = load_tokenizer(Path(client.info.model_dir))
         except BaseException:

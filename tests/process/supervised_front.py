@@ -8,6 +8,7 @@ from engine_host import Host
 from recording_front import Recorder
 
 from flover_backend.config import ModelJson
+from flover_backend.front.rendezvous import EngineSpec
 from flover_backend.front.supervisor import EngineSupervisor
 from flover_backend.request import Request, SamplingParams
 
@@ -21,16 +22,9 @@ class SupervisedFront(Recorder):
         self.num_counted = 0
         self.asked: list[Request] = []
         self.sends_tokens = True
-        self.engine = EngineSupervisor.connect(
-            ModelJson(**config),  # type: ignore[arg-type]
-            host.model_dir,
-            "flover",
-            "1",
-            host.server.pid,
-            name,
-            log=host.log.append,
-            factory="echo_core:load",
-        )
+        model_json = ModelJson(**config)  # type: ignore[arg-type]
+        spec = EngineSpec(model_json, host.model_dir, "flover", "1", host.server.pid, "echo_core:load")
+        self.engine = EngineSupervisor(spec, name, host.log.append)
         host.clients.append(self.engine)
         self.engine.start(self)
 
