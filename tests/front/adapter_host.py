@@ -9,10 +9,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from fake_client import INFO, FakeClient
+from fake_client import FakeClient
+from small_info import INFO
 from triton_utils import load_triton_utils
 
 from flover_backend.bundled import path_of
+from flover_backend.front.rendezvous import EngineSpec
 from flover_backend.front.tensors import complete
 
 
@@ -28,22 +30,17 @@ class AttachedClient(FakeClient):
     made: list[AttachedClient]
     failure_at_connect: Exception | None
 
-    def __init__(self) -> None:
+    def __init__(self, spec: EngineSpec, front_name: str, log: Any) -> None:
+        if self.failure_at_connect is not None:
+            raise self.failure_at_connect
         super().__init__(INFO.__class__(**{**asdict(INFO), "model_dir": str(path_of("llama-demo"))}))
-
-    @classmethod
-    def connect(cls, *args: Any, **keywords: Any) -> AttachedClient:
-        if cls.failure_at_connect is not None:
-            raise cls.failure_at_connect
-        cls.made.append(cls())
-        cls.made[-1].arguments = args
-        return cls.made[-1]
+        self.spec = spec
+        self.made.append(self)
 
     def start(self, handler: Any) -> None:
         self.handler = handler
 
     handler: Any = None
-    arguments: tuple[Any, ...] = ()
 
 
 class RecordedEnd:

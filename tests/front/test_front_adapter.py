@@ -108,7 +108,7 @@ def test_a_model_relative_to_the_version_folder(adapter: ModuleType, tmp_path: P
     (tmp_path / "1" / "weights").mkdir()
     model = adapter.TritonPythonModel()
     model.initialize(first)
-    assert AttachedClient.made[0].arguments[1] == (tmp_path / "1" / "weights").resolve()
+    assert AttachedClient.made[0].spec.model_dir == (tmp_path / "1" / "weights").resolve()
     model.finalize()
 
 
