@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from flover_backend.front.detokenizer import Detokenizer
+from flover_backend.front.parse import ParsedRequest
 from flover_backend.front.stops import StopFinder
-from flover_backend.request import FinishReason
+from flover_backend.front.tokenizer import Tokenizer
+from flover_backend.request import FinishReason, SamplingParams
 
 TokenLogprob = tuple[float, int, list[tuple[int, float]]]
 """(logprob, rank, top [(id, logprob)]) of one token."""
@@ -44,6 +46,16 @@ class Sequence:
         self._ending_ids = ending_ids
         self._min_tokens = min_tokens
         self._delta = Delta()
+
+    @classmethod
+    def of(
+        cls, parsed: ParsedRequest, params: SamplingParams, tokenizer: Tokenizer | None, eos_token_ids: list[int]
+    ) -> Sequence:
+        """One of what a request asks for. Text is made where it is wanted or where stop strings are sought in it."""
+        wants_text = parsed.outputs.text or bool(parsed.stop)
+        detokenizer = Detokenizer(tokenizer.token_bytes) if tokenizer is not None and wants_text else None
+        stops = StopFinder(parsed.stop) if parsed.stop else None
+        return cls(detokenizer, stops, (*eos_token_ids, *params.stop_token_ids), params.min_tokens)
 
     def take(self, token_ids: list[int], logprobs: list[TokenLogprob] | None, finish: FinishReason) -> bool:
         """Add the engine's news. True when a stop string ended the sequence here: the engine has to be told.

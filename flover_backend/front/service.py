@@ -18,7 +18,6 @@ from flover_backend.front.admission import Admission
 from flover_backend.front.cancellation import SWEEP_INTERVAL_S, CancellationSweep
 from flover_backend.front.counters import FrontCounters
 from flover_backend.front.deadlines import DeadlineSweep
-from flover_backend.front.detokenizer import Detokenizer
 from flover_backend.front.engine_errors import error_of
 from flover_backend.front.incoming import Incoming
 from flover_backend.front.interface import Client, MetricsSink, Replies, Senders
@@ -28,7 +27,6 @@ from flover_backend.front.parse import ParsedRequest, RequestParser, check_ids, 
 from flover_backend.front.periodic import Periodic
 from flover_backend.front.request_log import FLUSH_INTERVAL_S, RequestLog
 from flover_backend.front.sequence import Sequence, TokenLogprob
-from flover_backend.front.stops import StopFinder
 from flover_backend.front.stream import Cancelled, Stream
 from flover_backend.front.tokenizer import Tokenizer
 from flover_backend.request import FinishReason, Request, SamplingParams
@@ -142,14 +140,8 @@ class FrontService:
             self._client.forget(stream.key)
 
     def _sequences(self, parsed: ParsedRequest, params: SamplingParams) -> list[Sequence]:
-        return [self._sequence(parsed, params) for _ in range(params.n)]
-
-    def _sequence(self, parsed: ParsedRequest, params: SamplingParams) -> Sequence:
-        wants_text = parsed.outputs.text or bool(parsed.stop)
-        detokenizer = Detokenizer(self._tokenizer.token_bytes) if self._tokenizer is not None and wants_text else None
-        stops = StopFinder(parsed.stop) if parsed.stop else None
-        ending_ids = (*self._client.info.eos_token_ids, *params.stop_token_ids)
-        return Sequence(detokenizer, stops, ending_ids, params.min_tokens)
+        eos_token_ids = self._client.info.eos_token_ids
+        return [Sequence.of(parsed, params, self._tokenizer, eos_token_ids) for _ in range(params.n)]
 
     def _as_flover_error(self, stream: Stream, error: Exception) -> FloverError:
         if isinstance(error, FloverError):
