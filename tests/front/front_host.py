@@ -9,8 +9,9 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from fake_client import INFO, FakeClient
+from fake_client import FakeClient
 from fake_triton import InferenceRequest, Logger, ResponseSender, TritonError, strings
+from small_info import INFO
 
 from flover_backend.channel import Metrics
 from flover_backend.front.incoming import Incoming
@@ -135,3 +136,10 @@ def wait_until(condition: Any, timeout_s: float = 10.0) -> None:
 
 
 __all__ = ["INFO", "FrontHost", "make_request", "wait_until"]
+
+
+def started(host: FrontHost, stream: bool = True, **parameters: Any) -> tuple[ResponseSender, Request]:
+    """A request that the engine has."""
+    before = len(host.client.submitted)
+    sender = host.ask([1], parameters or None, stream=stream)
+    return sender, host.client.wait_submitted(before + 1)

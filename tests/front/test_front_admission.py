@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from fake_client import INFO
+from small_info import INFO
 
 from flover_backend.channel import Status
 from flover_backend.errors import QueueFull

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fake_client import INFO
 from fake_triton import Logger, Registry, make_module
 from front_host import wait_until
+from small_info import INFO
 
 from flover_backend.channel import EngineInfo, Metrics
 from flover_backend.engine.interface import EngineGauges

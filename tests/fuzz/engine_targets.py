@@ -14,7 +14,7 @@ import msgspec
 import tiny_llama
 from cursor import Cursor
 from lone import make_engine
-from parser_targets import INFO
+from small_info import INFO
 
 from flover_backend.channel import (
     Cancel,

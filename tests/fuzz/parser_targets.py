@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from cursor import Cursor
+from small_info import INFO
 
 from flover_backend.bundled import path_of
-from flover_backend.channel import EngineInfo
 from flover_backend.engine.submitted import check_submitted
 from flover_backend.errors import InvalidRequest
 from flover_backend.front.parse import Arrays, ParsedRequest, RequestParser, check_ids, sampling_params
@@ -22,25 +22,6 @@ from flover_backend.front.tensors import INPUTS
 from flover_backend.front.tokenizer import Tokenizer
 from flover_backend.request import Request
 
-INFO = EngineInfo(
-    front_number=1,
-    model_dir="/nowhere",
-    vocab_size=1024,
-    eos_token_ids=[2],
-    max_model_len=128,
-    max_rows=8,
-    block_size=16,
-    num_blocks=64,
-    max_tokens_limit=100,
-    max_tokens_default=16,
-    max_prompt_bytes=600,
-    max_queued_requests=4,
-    max_queued_tokens=1000,
-    dtype="float32",
-    device="cpu",
-    reorder="rows",
-    pid=1,
-)
 PARSERS = [RequestParser(INFO, has_tokenizer=has, header_prefix="x-") for has in (True, False)]
 PROMPT = {"input_ids": np.array([5, 6, 7], np.int32)}
 DTYPES = (np.int32, np.uint64, np.float32, np.bool_, np.int64, np.object_)
