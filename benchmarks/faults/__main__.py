@@ -26,6 +26,7 @@ from benchmarks.faults.rows import Row, markdown
 from benchmarks.faults.silent import Silent, measure_silent
 from flover_backend.bench_engine.machine import describe_machine, in_words
 from flover_backend.cli_exit import exit_status
+from flover_backend.engine.threads import num_compute_threads
 
 Tell = Callable[[str], None]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -67,7 +68,11 @@ def faults(
         console.print(f"{time.monotonic() - started:6.1f} s  {line}", markup=False, highlight=False, soft_wrap=True)
 
     rows: list[Row] = []
-    facts = describe_machine(torch.device("cpu")) | {"load": os.getloadavg()[0]}
+    leave_a_core_to_the_clients()
+    facts = describe_machine(torch.device("cpu")) | {
+        "load": os.getloadavg()[0],
+        "engine_threads": os.environ["OMP_NUM_THREADS"],
+    }
     if facts["load"] > BUSY * facts["cpus"]:
         tell(f"NOTE: the machine is busy (load {facts['load']:.1f} on {facts['cpus']} cores): figures will be too high")
     for one in part or list(Part):
@@ -81,6 +86,15 @@ def faults(
         write_page("faults", report(rows, facts))
     if not all(row.is_held for row in rows):
         raise typer.Exit(1)
+
+
+def leave_a_core_to_the_clients() -> None:
+    """Engines that this process's servers start compute with a thread fewer than they would, unless the caller said.
+
+    Clients run on the server's machine here, and more of them as the rate grows: on cores that the engine computes on
+    too, its tokens/s would fall by what the clients take.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_compute_threads() - 1)))
 
 
 def _measured(part: Part, repeats: int, seed: int, tell: Tell) -> list[Row]:
@@ -104,7 +118,8 @@ def _save(rows: list[Row], facts: dict[str, Any], out: Path) -> None:
 
 def report(rows: list[Row], facts: dict[str, Any]) -> str:
     """The table, and where it was measured."""
-    where = f"{facts['time']}, {in_words(facts)}; load average before the start: {facts['load']:.1f}"
+    machine = f"{in_words(facts)}, of whose cores the engine computes on {facts['engine_threads']}"
+    where = f"{facts['time']}, {machine}; load average before the start: {facts['load']:.1f}"
     return f"{markdown(rows)}\nMedians of the repeats, and their range. {where}.\n"
 
 
