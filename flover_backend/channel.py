@@ -139,6 +139,8 @@ class Failed(_Message, tag="failed", frozen=True):
     message: str
     code: str = "INTERNAL"
     """INVALID_ARG when the configuration or the model directory is at fault: an operator can mend it."""
+    suspects: tuple[int, ...] = ()
+    """Keys, any front's, of the requests that had a row and no token yet."""
 
 
 class Heartbeat(_Message, tag="heartbeat", frozen=True):
@@ -148,6 +150,8 @@ class Heartbeat(_Message, tag="heartbeat", frozen=True):
     """How long the main thread has been at its present turn; 0 when it waits for requests."""
     allowed_s: float
     """A turn that is longer is a hang."""
+    suspects: tuple[int, ...] = ()
+    """As in `Failed`, when it hangs."""
 
 
 class Tokens(_Message, tag="tokens", frozen=True):

@@ -70,6 +70,11 @@ class Engine:
         return self._allowance.seconds
 
     @property
+    def unanswered_keys(self) -> tuple[int, ...]:
+        """Requests that have a row and no token yet."""
+        return self.scheduler.unanswered_keys
+
+    @property
     def plan_due(self) -> float:
         """Monotonic time before which nothing is gained by `step`."""
         return 0.0 if self.runner.is_done else self._pacer.due

@@ -136,6 +136,14 @@ class EngineCore(Protocol):
         ...
 
     @property
+    def unanswered_keys(self) -> tuple[int, ...]:
+        """Requests that have a row and no token yet: one of them may be why a step fails or hangs.
+
+        Another thread may ask; RuntimeError when it asks at a bad moment.
+        """
+        ...
+
+    @property
     def plan_due(self) -> float:
         """Monotonic time before which nothing is gained by `step`, while there is work; in the past: step now."""
         ...

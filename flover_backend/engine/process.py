@@ -47,6 +47,7 @@ class EngineProcess:
         set_up_logging(self._config.log_format, f"{self._key.model_name} v{self._key.model_version}")
         self._files = EngineFiles(arguments.rendezvous, arguments.stem)
         self._lock = FileLock(self._files.lock_path)
+        self._core: EngineCore | None = None
         self._connections = Connections(
             socket.socket(fileno=arguments.listener_fd), self._open_server(), self._lock, self._end
         )
@@ -58,6 +59,7 @@ class EngineProcess:
             self._connections.start()
             self._describe()
             core, info = self._load()
+            self._core = core
             self._connections.greet(None)
             log.info("ready: %s, %s on %s, %d blocks of KV", info.model_dir, info.dtype, info.device, info.num_blocks)
             info = msgspec.structs.replace(info, pid=os.getpid())
@@ -114,7 +116,8 @@ class EngineProcess:
             log.exception("the engine failed")
         is_ours = isinstance(error, FloverError)
         text = str(error) if is_ours else f"the engine failed: {type(error).__name__}: {error}"
-        self._connections.close(Failed(text, error.code if isinstance(error, FloverError) else "INTERNAL"))
+        code = error.code if isinstance(error, FloverError) else "INTERNAL"
+        self._connections.close(Failed(text, code, self._core.unanswered_keys if self._core is not None else ()))
         self._end("it failed", 1)
 
     def _end(self, why: str, code: int) -> NoReturn:

@@ -1,13 +1,12 @@
-"""How the engine's main thread does, as its IO thread tells the fronts. Knows turns and times, no requests.
+"""How the engine's main thread does, as its IO thread tells the fronts. Knows turns, times and keys, no requests.
 
 The IO thread lives on while the main thread hangs: it must not be taken for a sign of life, so it tells of the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from flover_backend.channel import Heartbeat
+from flover_backend.engine.interface import EngineCore
 
 INTERVAL_S = 0.5
 
@@ -15,9 +14,9 @@ INTERVAL_S = 0.5
 class Pulse:
     """The main thread calls `begin` and `rest`, the IO thread the others."""
 
-    def __init__(self, allowed_seconds: Callable[[], float]) -> None:
-        """`allowed_seconds()`: of the turn that runs."""
-        self._allowed_seconds = allowed_seconds
+    def __init__(self, core: EngineCore) -> None:
+        """`core`: whose turns they are."""
+        self._core = core
         self._turn = 0
         self._rests = False
         self._seen = 0
@@ -47,4 +46,11 @@ class Pulse:
         turn = self._turn
         self._busy_s = self._busy_s + passed if turn == self._seen and not self._rests else 0.0
         self._seen = turn
-        return Heartbeat(self._busy_s, self._allowed_seconds())
+        allowed_s = self._core.allowed_seconds
+        return Heartbeat(self._busy_s, allowed_s, self._suspects() if self._busy_s > allowed_s else ())
+
+    def _suspects(self) -> tuple[int, ...]:
+        try:
+            return self._core.unanswered_keys
+        except RuntimeError:  # the turn goes on after all
+            return ()

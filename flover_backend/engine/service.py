@@ -71,7 +71,7 @@ class EngineService:
         self._info = info
         self._connections = connections
         self._clock = clock
-        self._pulse = Pulse(lambda: core.allowed_seconds)
+        self._pulse = Pulse(core)
         self._live = LiveRequests()
         self._ring = IterationRing()
         self._reporter = MetricsReporter(info, connections.post)

@@ -84,6 +84,7 @@ class EngineClient:
         self._base = self.info.front_number << KEY_BITS
         self._send_lock = threading.Lock()
         self._failure: str | None = None
+        self._suspects: tuple[int, ...] = ()
         self._closing = False
         self._draining = False
         self._thread: threading.Thread | None = None
@@ -160,6 +161,11 @@ class EngineClient:
         """The engine has said that it takes no more requests."""
         return self._draining
 
+    @property
+    def suspects(self) -> set[int]:
+        """Requests that an engine which failed or hangs was computing, and had no token of yet."""
+        return {key & KEY_MASK for key in self._suspects if key & ~KEY_MASK == self._base}
+
     def remove_files(self) -> None:
         """What the engine left, if it is gone: nobody will start it again."""
         self._attachment.files.remove_if_dead()
@@ -224,6 +230,7 @@ class EngineClient:
         while True:
             for message in messages:
                 if isinstance(message, Failed):
+                    self._suspects = message.suspects
                     return message.message
                 if not self._closing:
                     self._dispatch(message, handler)
@@ -253,6 +260,7 @@ class EngineClient:
             handler.on_ended(message.key & KEY_MASK, message.code, message.message, "refused")
         elif isinstance(message, Heartbeat):
             self._life.beat(message)
+            self._suspects = message.suspects
         elif isinstance(message, Metrics):
             handler.on_metrics(message)
         elif isinstance(message, Leader):

@@ -235,7 +235,7 @@ class FrontService:
         """A snapshot to write."""
         self._metrics.on_metrics(metrics)
 
-    def on_lost(self, message: str, limit: str) -> None:
+    def on_lost(self, message: str, limit: str, suspects: set[int]) -> None:
         """The engine is gone. Requests that have sent a token end with INTERNAL; the others wait for the next one."""
         self._admission.suspend(f"{message}; {limit}")
         self._metrics.on_engine_gone()
@@ -243,6 +243,8 @@ class FrontService:
         for stream in self._live.all():
             if not stream.begin_again():
                 stream.end(EngineFailed(f"the engine has failed: {message}"))
+            elif stream.key in suspects and stream.failed_engines():
+                stream.end(EngineFailed(f"the engine has failed again at this request: {message}"))
 
     def on_restart(self, message: str, limit: str) -> None:
         """Another engine is being started; `limit` says how often that may be."""

@@ -95,6 +95,7 @@ class Stream:
         self._serving = threading.Lock()
         self._make_sequences: Callable[[], list[Sequence]] = list
         self._has_sent = False
+        self._is_suspect = False
         self._news: list[_News] = []
         self._error: FloverError | None = None
         self._first_token_time: float | None = None
@@ -158,6 +159,14 @@ class Stream:
                 self._news, self._sequences, self._first_token_time = [], self._make_sequences(), None
                 self._num_open = max(1, len(self._sequences))  # none while it is tokenized
             return not self._has_sent
+
+    def failed_engines(self) -> bool:
+        """An engine failed that was computing the request: whether it is the second one, so that a third is not risked.
+
+        The first may have failed at a request that was computed beside this one.
+        """
+        was_suspect, self._is_suspect = self._is_suspect, True
+        return was_suspect
 
     def push(self, index: int, token_ids: list[int], logprobs: list[TokenLogprob] | None, finish: FinishReason) -> None:
         """News of sequence `index`; ignored once the request has ended."""

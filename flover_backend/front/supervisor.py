@@ -31,9 +31,10 @@ PAUSE_S = 0.5
 class RestartHandler(EngineHandler, Protocol):
     """What a front does besides, when its engine is not the same all the time."""
 
-    def on_lost(self, message: str, limit: str) -> None:
+    def on_lost(self, message: str, limit: str, suspects: set[int]) -> None:
         """The engine failed, hung or is gone; `limit`: how often it may be started again.
 
+        `suspects`: keys of the requests that may be the reason, where it could say so.
         `on_restarted` or `on_failed` follows.
         """
 
@@ -149,7 +150,7 @@ class EngineSupervisor:
         elif not self._limit.left:
             self._fail(f"{message}; {self._limit.used_up()}")
         else:
-            self._handler.on_lost(message, self._limit.describe())
+            self._handler.on_lost(message, self._limit.describe(), self._client.suspects)
 
     def _on_gone(self, message: str) -> None:
         """In the same thread, when the process has ended."""

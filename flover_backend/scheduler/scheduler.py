@@ -167,6 +167,11 @@ class Scheduler:
         return len(self._groups) - self.num_waiting_requests
 
     @property
+    def unanswered_keys(self) -> tuple[int, ...]:
+        """Requests that compute and have no token yet. RuntimeError when another thread asks at a bad moment."""
+        return tuple(key for key, group in self._groups.items() if group.is_active and not group.has_output)
+
+    @property
     def num_queued_requests(self) -> int:
         """Requests never admitted: what max_queued_requests bounds."""
         return self._queue.num_new

@@ -88,7 +88,7 @@ def test_what_was_counted_as_accepted_stays_so_although_the_next_engine_refuses_
     refused = host.ask([5])
     request = host.client.wait_submitted()
     host.tokens(request, [40])
-    host.service.on_lost("it crashed", "3 of 3 restarts are left")
+    host.service.on_lost("it crashed", "3 of 3 restarts are left", set())
     host.service.on_restarted()
     host.service.on_ended(request.key, "UNAVAILABLE", "why not", "refused")
     refused.error()
@@ -245,7 +245,7 @@ def test_each_accepted_request_is_counted_once_and_once_with_its_outcome(host: F
     host.client.wait_submitted(4)
     host.tokens(requests[1], [42])
     wait_until(lambda: failed.responses)
-    host.service.on_lost("it crashed", "restart 1 of 3")
+    host.service.on_lost("it crashed", "restart 1 of 3", set())
     assert failed.wait()[-1].error is not None
     assert host.service.waiting() == [host.client.submitted[3].key]
     host.service.on_restarted()
@@ -264,7 +264,7 @@ def test_a_request_that_was_sent_nothing_begins_again_as_if_it_had_never_run(hos
     sender = host.ask("Once", {"stop": ["never"]})
     request = host.client.wait_submitted()
     host.tokens(request, [300, 301])
-    host.service.on_lost("it crashed", "restart 1 of 3")
+    host.service.on_lost("it crashed", "restart 1 of 3", set())
     assert host.service.waiting() == [request.key]
     later = host.ask([1]).error()
     assert later.code == TritonError.UNAVAILABLE
@@ -275,10 +275,25 @@ def test_a_request_that_was_sent_nothing_begins_again_as_if_it_had_never_run(hos
     assert response.outputs["output_ids"].tolist() == [40, 41]
 
 
+def test_a_request_that_two_engines_failed_at_is_not_run_again(host: FrontHost) -> None:
+    """The one beside it in the first failure is."""
+    bad, good = (host.ask([number]) for number in (1, 2))
+    keys = [host.client.wait_submitted(number).key for number in (1, 2)]
+    for suspects, waiting in ((keys, keys), ([], keys), (keys[:1], keys[1:])):
+        host.service.on_lost("it crashed", "restart 1 of 3", set(suspects))
+        assert host.service.waiting() == waiting
+        host.service.on_restarted()
+    error = bad.error()
+    assert error.code == TritonError.INTERNAL
+    assert str(error).startswith("the engine has failed again at this request: it crashed")
+    host.tokens(host.client.submitted[1], [40], LENGTH)
+    assert len(good.wait()) == 1
+
+
 def test_a_deadline_passes_without_an_engine(host: FrontHost) -> None:
     sender = host.ask([1], {"deadline_ms": 50})
     host.client.wait_submitted()
-    host.service.on_lost("it crashed", "restart 1 of 3")
+    host.service.on_lost("it crashed", "restart 1 of 3", set())
     error = sender.error()
     assert error.code == TritonError.UNAVAILABLE
     assert "deadline_ms" in str(error)

@@ -208,6 +208,32 @@ def test_an_iteration_that_raises_or_hangs_under_a_real_server(start_server: Sta
     server.stop()
 
 
+@pytest.mark.slow
+def test_a_request_that_crashes_the_engine_does_not_take_the_model_along(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    wrapper, order = patched_python(tmp_path)
+    order.write_text("poison")
+    server = start_server({"max_rows": 2, "engine_python": str(wrapper)}, instances=2)
+    server.wait_ready()
+    lone = ids_of(ask(server.grpc_url, PROMPTS[0], SHORT))
+    running = [Call(server.grpc_url, arrays_of([9, 9], ENDLESS, stream=True)) for _ in range(2)]
+    for call in running:
+        call.next()
+    bad = Call(server.grpc_url, arrays_of([13, 13], SHORT, stream=True))
+    good = [Call(server.grpc_url, arrays_of(PROMPTS[0], SHORT)) for _ in range(4)]
+    wait_running(server, 2, waiting=5)
+    running[0].cancel()
+    assert running[1].rest()[-1].error.endswith("[INTERNAL]")
+    (end,) = bad.rest()
+    assert end.error.endswith("[INTERNAL]")
+    assert "the engine has failed again at this request: the engine failed: RuntimeError: poison" in end.error
+    assert [ids_of(call.rest()) for call in good] == [lone] * 4
+    wait_for_engine(server)
+    wait_for(lambda: server.metrics()[series("flover_engine_restarts_total")] == 2)
+    server.stop()
+
+
 def patched_python(folder: Path) -> tuple[Path, Path]:
     """An interpreter for the engine, and the file that orders a fault; an order is carried out once."""
     order, patch, wrapper = folder / "order", folder / "patch.py", folder / "python"
@@ -220,14 +246,24 @@ def patched_python(folder: Path) -> tuple[Path, Path]:
 PATCH = """
 import os, time
 from flover_backend.engine import process
+from flover_backend.scheduler.scheduler import Scheduler
 from flover_backend.engine.engine import Engine
 
-step = Engine.step
+step, plan = Engine.step, Scheduler.plan
+
+def poisoned(self):
+    planned = plan(self)
+    if any(group.is_active and group.prompt_ids == [13, 13] for group in self._groups.values()):
+        raise RuntimeError("poison")
+    return planned
 
 def faulty(self):
     if os.path.exists({order!r}):
         with open({order!r}) as file:
             fault = file.read()
+        if fault == "poison":
+            Scheduler.plan = poisoned
+            return step(self)
         os.unlink({order!r})
         if fault == "hang":
             time.sleep(3600)

@@ -22,6 +22,7 @@ from flover_backend.scheduler.plan import TokenLogprobs
 VOCAB_SIZE = 1000
 BLOCK_SIZE = 16
 NUM_BLOCKS = 64
+POISON = [667]
 
 
 class Steering(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -38,6 +39,8 @@ class Steering(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     preempt_at_token: int = -1
     """Once, when the newest running request has so many tokens, it is thrown out."""
     leak: bool = False
+    poison_hangs: bool = False
+    """A step that computes POISON hangs; else it raises."""
 
 
 def token(prompt_ids: list[int], index: int, position: int) -> int:
@@ -88,6 +91,10 @@ class FakeCore:
         assert not self._steering.leak, "1 block leaked"
 
     @property
+    def unanswered_keys(self) -> tuple[int, ...]:
+        return tuple(key for key, row in self._running.items() if not row.done[0])
+
+    @property
     def has_work(self) -> bool:
         return bool(self._waiting or self._running)
 
@@ -112,6 +119,10 @@ class FakeCore:
         self._started |= dict.fromkeys(new_keys)
         used = self.gauges.used_blocks
         self._most_used = max(self._most_used, used)
+        if any(row.request.prompt_ids == POISON for row in self._running.values()):
+            if self._steering.poison_hangs:
+                time.sleep(3600)
+            raise RuntimeError("a bug in a kernel")
         for row in self._running.values():
             updates += self._advance(row)
         leaves = [key for key, row in self._running.items() if all(row.ended)]

@@ -17,6 +17,7 @@ class SupervisedFront(Recorder):
     def __init__(self, host: Host, name: str = "front", **config: object) -> None:
         super().__init__()
         self.lost: list[str] = []
+        self.suspects: list[set[int]] = []
         self.restarts: list[str] = []
         self.num_restarted = 0
         self.num_counted = 0
@@ -37,8 +38,9 @@ class SupervisedFront(Recorder):
         self.engine.submit(request)
         return request
 
-    def on_lost(self, message: str, limit: str) -> None:
+    def on_lost(self, message: str, limit: str, suspects: set[int]) -> None:
         self._record(lambda: self.lost.append(message))
+        self.suspects.append(suspects)
 
     def on_restart(self, message: str, limit: str) -> None:
         self._record(lambda: self.restarts.append(limit))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from echo_core import POISON, FakeCore, Steering
 from engine_host import is_running, is_stopped, wait_until
 
 from flover_backend.bundled import path_of
@@ -17,6 +18,7 @@ from flover_backend.engine.allowance import FLOOR_S, SLACK, Allowance
 from flover_backend.engine.pulse import INTERVAL_S, Pulse
 from flover_backend.front.engine_life import BUSY_SILENCE_S, LOOK_S, SILENCE_S, EngineLife
 from flover_backend.models.load import load_model
+from flover_backend.request import Request, SamplingParams
 from flover_backend.scheduler.plan import Chunk, Plan
 
 
@@ -26,23 +28,40 @@ def beats(pulse: Pulse, start: float, count: int) -> list[float]:
     return [heartbeat.busy_s for heartbeat in said if heartbeat is not None]
 
 
-def test_the_time_of_a_turn_adds_up_while_it_lasts() -> None:
-    pulse = Pulse(lambda: 3.0)
+@pytest.fixture
+def core() -> FakeCore:
+    """Its turns may take 3 s; a request has a row and no token."""
+    core = FakeCore(Steering(allowed_s=3.0))
+    core.add(Request(key=7, prompt_ids=POISON, params=SamplingParams(max_tokens=1), arrival_time=0.0))
+    with pytest.raises(RuntimeError, match="a bug in a kernel"):
+        core.step()
+    return core
+
+
+def test_requests_are_suspected_once_a_turn_is_too_long(core: FakeCore) -> None:
+    pulse = Pulse(core)
+    pulse.begin()
+    said = [pulse.beat(100.0 + number * INTERVAL_S) for number in range(8)]
+    assert [heartbeat.suspects for heartbeat in said if heartbeat] == [()] * 7 + [(7,)]
+
+
+def test_the_time_of_a_turn_adds_up_while_it_lasts(core: FakeCore) -> None:
+    pulse = Pulse(core)
     pulse.begin()
     assert beats(pulse, 100.0, 5) == [0.0, 0.5, 1.0, 1.5, 2.0]
     pulse.begin()
     assert beats(pulse, 102.5, 2) == [0.0, 0.5]
 
 
-def test_a_thread_that_waits_for_requests_is_not_busy() -> None:
-    pulse = Pulse(lambda: 3.0)
+def test_a_thread_that_waits_for_requests_is_not_busy(core: FakeCore) -> None:
+    pulse = Pulse(core)
     pulse.begin()
     pulse.rest()
     assert beats(pulse, 100.0, 4) == [0.0] * 4
 
 
-def test_a_process_that_was_stopped_as_a_whole_does_not_blame_its_main_thread() -> None:
-    pulse = Pulse(lambda: 3.0)
+def test_a_process_that_was_stopped_as_a_whole_does_not_blame_its_main_thread(core: FakeCore) -> None:
+    pulse = Pulse(core)
     pulse.begin()
     beats(pulse, 100.0, 2)
     late = pulse.beat(1000.0)
@@ -50,8 +69,8 @@ def test_a_process_that_was_stopped_as_a_whole_does_not_blame_its_main_thread() 
     assert late.busy_s == 0.5 + 2 * INTERVAL_S
 
 
-def test_heartbeats_come_at_their_interval_however_often_the_thread_wakes() -> None:
-    pulse = Pulse(lambda: 3.0)
+def test_heartbeats_come_at_their_interval_however_often_the_thread_wakes(core: FakeCore) -> None:
+    pulse = Pulse(core)
     assert pulse.seconds_to_next(100.0) == 0.0
     assert pulse.beat(100.0) is not None
     assert pulse.beat(100.0 + INTERVAL_S / 2) is None

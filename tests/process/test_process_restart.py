@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from echo_core import token
+from echo_core import POISON, token
 from engine_host import Host, is_running, wait_until
 from supervised_front import SupervisedFront
 
@@ -90,6 +90,20 @@ def test_an_exception_in_an_iteration_uses_restarts_up_until_all_fails(host: Hos
         front.ask([4])
     front.engine.close()
     assert host.files() == []
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_an_engine_says_which_requests_it_failed_at(host: Host, hangs: bool) -> None:
+    """Of two fronts: those that it computed, without a token; not the one that has one, nor one that has no row."""
+    host.steer(max_rows=3, step_s=0.01, allowed_s=0.3, poison_hangs=hangs)
+    first, second = (SupervisedFront(host, name) for name in ("one", "two"))
+    running = first.ask([1], max_tokens=1000)
+    first.wait(lambda: (running.key, 0) in first.tokens, "the first token")
+    host.steer()
+    bad = second.ask(POISON)
+    second.wait(lambda: second.suspects, "the engine's end")
+    first.wait(lambda: first.suspects, "the engine's end")
+    assert (first.suspects[0], second.suspects[0]) == (set(), {bad.key})
 
 
 def test_without_restarts_the_first_death_is_the_last(host: Host) -> None:
