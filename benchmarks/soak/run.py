@@ -114,7 +114,15 @@ class Soak:
     def _round(self, server: TritonServer, number: int, fault: Fault) -> None:
         asked, result = self._asked, self.result
         before, place = _num_ended(server), self._log.stat().st_size
-        planned = plan_round(number, asked.round_s, asked.rate, asked.burst, asked.seed, server.options.name)
+        planned = plan_round(
+            number,
+            asked.round_s,
+            asked.rate,
+            asked.burst,
+            asked.seed,
+            server.options.name,
+            engine_dies=fault.ends_an_engine,
+        )
         http = HttpClient(server.http_url, server.options.name, number, asked.seed)
         injector = threading.Thread(target=self._inject, args=(fault, server, number), daemon=True)
 

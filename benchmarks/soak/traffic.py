@@ -30,6 +30,8 @@ WORDS = (
     "night",
 )
 SHORT, LONG = (4, 60), (60, 160)
+CANCELLED, CANCELLED_BY = (400, 600), 60
+"""Tokens of an answer that is cancelled, and after how many at the latest."""
 BURST_AT = 0.4
 """Of a round's time."""
 VOCAB_SIZE = 1000
@@ -70,12 +72,15 @@ class Planned:
     """Of all its sequences together; exactly so many unless a stop string, a deadline or a cancel ends it."""
 
 
-def plan_round(number: int, seconds: float, rate: float, burst: int, seed: int, model: str) -> list[Planned]:
+def plan_round(
+    number: int, seconds: float, rate: float, burst: int, seed: int, model: str, *, engine_dies: bool = False
+) -> list[Planned]:
     """Poisson arrivals of `rate` a second, and `burst` requests at once after two fifths of the time.
 
     Nobody cancels just as the last response may come, an error's least of all: where the two meet, Triton 24.10 never
     lets go of that version of the model (docs/operations.md, Reload). So cancels at once come before the burst, others
-    in the first half of a long answer.
+    early in an answer so long that a client late by a second still comes in time; and where the engine is to die
+    (`engine_dies`), whose requests end with errors then, all of them come well before.
     """
     source = random.Random(f"soak {seed} {number}")
     times, at = [], source.expovariate(rate)
@@ -84,16 +89,17 @@ def plan_round(number: int, seconds: float, rate: float, burst: int, seed: int, 
         at += source.expovariate(rate)
     times = sorted(times + [BURST_AT * seconds] * burst)
     kinds, shares = list(SHARES), list(SHARES.values())
-    return [
-        _planned(
-            f"soak-{number}-{count}", source.choices(kinds, shares)[0], when, when < BURST_AT * seconds, source, model
-        )
-        for count, when in enumerate(times)
-    ]
+    planned = []
+    for count, when in enumerate(times):
+        kind = source.choices(kinds, shares)[0]
+        if kind is Kind.CANCELLED and engine_dies and when > BURST_AT / 2 * seconds:
+            kind = Kind.PLAIN
+        planned.append(_planned(f"soak-{number}-{count}", kind, when, when < BURST_AT * seconds, source, model))
+    return planned
 
 
 def _planned(request_id: str, kind: Kind, at: float, is_calm: bool, source: random.Random, model: str) -> Planned:
-    max_tokens = source.randint(*(LONG if source.random() < 0.2 or kind is Kind.CANCELLED else SHORT))
+    max_tokens = source.randint(*(LONG if source.random() < 0.2 else SHORT))
     n = source.randint(2, 3) if kind is Kind.SEVERAL else 1
     streams = source.random() < 0.6
     parameters: dict[str, Any] = {"max_tokens": max_tokens, "ignore_eos": kind is not Kind.STOP}
@@ -114,8 +120,9 @@ def _planned(request_id: str, kind: Kind, at: float, is_calm: bool, source: rand
         case Kind.DEADLINE:
             parameters["deadline_ms"] = source.randint(20, 900)
         case Kind.CANCELLED:
+            parameters["max_tokens"] = max_tokens = source.randint(*CANCELLED)
             streams = flags["stream"] = streams or not is_calm
-            cancel_after = source.randint(0 if is_calm else 1, max_tokens // 2) if streams else 0
+            cancel_after = source.randint(0 if is_calm else 1, CANCELLED_BY) if streams else 0
     prompt: str | list[int] = [source.randrange(3, VOCAB_SIZE) for _ in range(source.randint(1, 120))]
     if kind is Kind.STOP or source.random() < 0.4:
         prompt = " ".join(source.choices(WORDS, k=source.randint(1, 40)))

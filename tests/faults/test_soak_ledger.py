@@ -107,6 +107,14 @@ def test_a_round_follows_from_its_seed_and_has_every_kind() -> None:
     assert len({one.request_id for one in rounds[0]}) == len(rounds[0]) >= 240
 
 
+def test_nobody_cancels_where_the_last_response_may_come() -> None:
+    for engine_dies in (False, True):
+        planned = plan_round(1, 60.0, 5.0, 40, 1, "flover", engine_dies=engine_dies)
+        cancelled = [one.call for one in planned if one.kind is Kind.CANCELLED]
+        assert all(call.new_tokens - (call.cancel_after or 0) >= 340 for call in cancelled)
+        assert any(call.at > 30 for call in cancelled) is not engine_dies
+
+
 def test_http_answers() -> None:
     event = '{"num_output_tokens": %d, "finish_reason": "%s", "output_ids": [5]}'
     whole = answer_of(event % (12, "length"), 0.0, 1.0)
