@@ -61,6 +61,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """Of the engine that the fronts of this load met first."""
     time: float
     """`time.monotonic()`"""
+    has_served: bool = False
+    """A client's request has come to this load, so that the server has moved over to it."""
 
 
 class EngineKey(msgspec.Struct, frozen=True, kw_only=True):

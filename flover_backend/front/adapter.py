@@ -97,7 +97,9 @@ def _load(args: dict[str, str], server: int) -> FrontService:
         header_prefix=config.header_prefix,
     )
     generation = Generation(client, args["model_name"], args["model_version"], server)
-    service.on_dead = OutOfService(pb_utils, args["model_name"], server, log, service.close, generation)
+    service.on_dead = end = OutOfService(pb_utils, args["model_name"], server, log, service.close, generation)
+    if end.may_unload:
+        service.make_way(generation)
     client.start(service)
     if args["model_instance_name"].endswith("_0"):
         _log_effective(log, config, client.info, tokenizer is not None)

@@ -26,6 +26,10 @@ class Admission:
         """News from the engine."""
         self._status = status
 
+    def close(self) -> None:
+        """The engine is being left: refuse as one that drains does."""
+        self._status = Status(num_waiting_requests=0, num_waiting_tokens=0, accepting=False, draining=True)
+
     def fail(self, message: str) -> None:
         """The engine is gone for good."""
         self._failure = message

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
+from flover_backend.front.admission import Admission
+from flover_backend.front.engine_errors import error_of
 from flover_backend.front.live import LiveRequests
-from flover_backend.front.stream import Stream
 
 
 class DeadlineSweep:
     """One pass over the live requests."""
 
-    def __init__(self, live: LiveRequests, has_engine: Callable[[], bool], expire: Callable[[Stream], None]) -> None:
+    def __init__(self, live: LiveRequests, admission: Admission) -> None:
         self._live = live
-        self._has_engine = has_engine
-        self._expire = expire
+        self._admission = admission
 
     def __call__(self) -> None:
         """Expire those whose time is over; nothing while there is an engine."""
-        if not self._has_engine():
+        if not self._admission.has_engine:
             now = time.monotonic()
             for stream in self._live.all():
                 if stream.deadline is not None and stream.deadline <= now:
-                    self._expire(stream)
+                    stream.end(error_of("UNAVAILABLE", "deadline_ms passed before the first token", "deadline"))

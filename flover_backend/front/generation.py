@@ -10,6 +10,8 @@ import enum
 import time
 from typing import Protocol
 
+import msgspec
+
 from flover_backend.channel import EngineInfo
 from flover_backend.engine_files import EngineFiles, Loaded, described_engines, loads
 from flover_backend.errors import EngineFailed
@@ -69,6 +71,26 @@ class Generation:
             self._files.write_loaded(loaded)
         finally:
             self._files.let_go(lock)
+
+    def serves(self) -> None:
+        """A client's request has come to this front. Raises as `loaded`."""
+        lock = self._lock()
+        try:
+            for files, one in loads(self._server_pid):
+                if files == self._files and one.engine_pid == self._engine_pid:
+                    self._files.write_loaded(msgspec.structs.replace(one, has_served=True))
+        finally:
+            self._files.let_go(lock)
+
+    def is_replaced(self) -> bool:
+        """Another engine has taken over: of a later load of this version, to which clients' requests come."""
+        known = [(files, one) for files, one in loads(self._server_pid) if one.model_name == self._model]
+        mine = [one for files, one in known if files == self._files]
+        return any(
+            self._is_later(one, mine[0]) and one.has_served and files != self._files and _lives(files)
+            for files, one in known
+            if mine
+        )
 
     def take(self) -> Standing:
         """This front's engine is gone for good. `LAST` is said to one front of a generation.

@@ -13,11 +13,13 @@ class LiveRequests:
     def __init__(self) -> None:
         self._streams: dict[int, Stream] = {}
         self._empty = threading.Condition()
+        self.has_had_any = False
 
     def add(self, stream: Stream) -> None:
         """From before the engine can answer."""
         with self._empty:
             self._streams[stream.key] = stream
+            self.has_had_any = True
 
     def get(self, key: int) -> Stream | None:
         """None once it has had its FINAL."""

@@ -47,13 +47,14 @@ class OutOfService:
         self._end = end
         self._generation = generation
         # NOTE: not tried where it will be refused: the stub of 24.10 then crashes more often than not.
-        self._may_unload = hasattr(pb_utils, "unload_model") and is_explicit(arguments_of(server_pid))
-        if self._may_unload:
+        self.may_unload = hasattr(pb_utils, "unload_model") and is_explicit(arguments_of(server_pid))
+        """Whether loads and unloads are asked for, one by one, and this front has said that it has loaded."""
+        if self.may_unload:
             generation.loaded()
 
     def __call__(self) -> None:
         """Unload the model unless others serve it, or end this process."""
-        if self._may_unload:
+        if self.may_unload:
             if not self._unload():
                 self._log.error("this instance is out of service; the model stays loaded while others serve it")
                 threading.Thread(target=self._unload_later, name="out-of-service", daemon=True).start()

@@ -1,8 +1,8 @@
 """A front's life with its engine: takes requests in, passes the engine's news to their streams, ends them all.
 
-Puts the parts together (parser, tokenizer, streams, senders, cancellation, counters, metrics); each part owns its
-own resource. Knows Triton only through `Incoming`. Threads: Triton's (`accept`), a small pool that tokenizes, the
-client's reader (the `on_...` methods), the senders', one for chores, and one that writes the requests' log lines.
+Puts the parts together, each of which owns its resource. Knows Triton only through `Incoming`. Threads: Triton's
+(`accept`), a small pool that tokenizes, the client's reader (the `on_...` methods), the senders', one for chores, and
+one that writes the requests' log lines.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from flover_backend.front.cancellation import SWEEP_INTERVAL_S, CancellationSwee
 from flover_backend.front.counters import FrontCounters
 from flover_backend.front.deadlines import DeadlineSweep
 from flover_backend.front.engine_errors import error_of
+from flover_backend.front.generation import Generation
 from flover_backend.front.incoming import Incoming
 from flover_backend.front.interface import Client, MetricsSink, Replies, Senders
 from flover_backend.front.live import LiveRequests
 from flover_backend.front.logs import Log, without_values
 from flover_backend.front.parse import ParsedRequest, RequestParser, check_ids, sampling_params
 from flover_backend.front.periodic import Periodic
+from flover_backend.front.replaced import Replaced
 from flover_backend.front.request_log import FLUSH_INTERVAL_S, RequestLog
 from flover_backend.front.sequence import Sequence, TokenLogprob
 from flover_backend.front.stream import Cancelled, Stream
@@ -63,12 +65,12 @@ class FrontService:
         self._senders = senders
         self._tokenizing = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
         self._requests = RequestLog(log)
-        chores: list[Callable[[], None]] = [
+        self._to_do: list[Callable[[], None]] = [
             CancellationSweep(self._live, self._cancel),
-            DeadlineSweep(self._live, lambda: self._admission.has_engine, self._expire),
+            DeadlineSweep(self._live, self._admission),
             self._counters.flush,
         ]
-        self._chores = Periodic(SWEEP_INTERVAL_S, chores, log)
+        self._chores = Periodic(SWEEP_INTERVAL_S, self._to_do, log)
         self._log_writer = Periodic(FLUSH_INTERVAL_S, [self._requests.flush], log)
 
     def accept(self, responder: Replies, copy_out: Callable[[], Incoming]) -> None:
@@ -98,8 +100,12 @@ class FrontService:
             self._admission.leave()
             self._refuse(stream, self._as_flover_error(stream, error))
 
+    def make_way(self, generation: Generation) -> None:
+        """From now on give the engine up when a later load has taken over."""
+        self._to_do.append(Replaced(self._admission, self._live, self._client, generation, self.log))
+
     def is_ready(self) -> bool:
-        """Whether a request would be taken but for the queue's depth: the engine lives and does not drain."""
+        """Whether a request would be taken, but for the queue's depth."""
         return self._admission.is_open
 
     def _tokenize(self, stream: Stream, parsed: ParsedRequest, text: str, arrival_time: float) -> None:
@@ -161,9 +167,6 @@ class FrontService:
     def _count_accepted(self, stream: Stream) -> None:
         if stream.count_once():
             self._counters.accepted()
-
-    def _expire(self, stream: Stream) -> None:
-        stream.end(error_of("UNAVAILABLE", "deadline_ms passed before the first token", "deadline"))
 
     # what streams ask (StreamOwner)
 
@@ -278,7 +281,7 @@ class FrontService:
     def close(self) -> None:
         """End what lives with UNAVAILABLE, leave the engine, join the threads. Bounded; safe to call once."""
         self._is_closing = True
-        self._admission.update(Status(num_waiting_requests=0, num_waiting_tokens=0, accepting=False, draining=True))
+        self._admission.close()
         self._tokenizing.shutdown(wait=False, cancel_futures=True)
         for stream in self._live.all():
             if stream.end(error_of("UNAVAILABLE", "the model is being unloaded", "shutdown")):

@@ -47,6 +47,7 @@ class RecordedEnd:
     """Takes the place of OutOfService, which would end this process."""
 
     called: list[str]
+    may_unload = False
 
     def __init__(self, pb_utils: Any, model: str, *rest: Any) -> None:
         self._model = model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,29 @@ def test_a_reload_that_fails_leaves_the_old_one_serving(operated: LiveServer) ->
     assert "max_rowz" in text
     assert len(ids_of(ask(operated.grpc_url, [5, 6, 7], GREEDY))) == 6
     wait_for(lambda: [pid for pid in operated.descendants() if pid not in processes] == [])
+
+
+@pytest.mark.slow
+def test_an_open_stream_keeps_the_old_version_s_fronts_but_not_its_engine(operated: LiveServer) -> None:
+    """24.10 keeps a version as long as a gRPC stream is open that has had an answer of it."""
+    configure(operated, {"max_rows": 7})
+    load(operated)
+    wait_for(lambda: len(engines_of(operated)) == 1, timeout_s=30)
+    time.sleep(3)  # an engine ends with the last of its fronts' connections, its fronts a moment later
+    (old,), fronts = engines_of(operated), fronts_of(operated)
+    call = Call(operated.grpc_url, arrays_of([5, 6, 7], GREEDY))
+    assert call.next().final
+    configure(operated, {"max_rows": 8})
+    load(operated)
+    assert is_running(old) and len(engines_of(operated)) == 2
+    assert len(ids_of(ask(operated.grpc_url, [5, 6, 7], GREEDY))) == 6
+    wait_for(lambda: not is_running(old), timeout_s=60)
+    assert all(is_running(front) for front in fronts)
+    assert len(ids_of(ask(operated.grpc_url, [5, 6, 7], GREEDY))) == 6
+    call.half_close()
+    wait_for(lambda: not any(is_running(front) for front in fronts), timeout_s=60)
+    assert len(engines_of(operated)) == 1
+    assert len(ids_of(ask(operated.grpc_url, [5, 6, 7], GREEDY))) == 6
 
 
 def test_an_unload_ends_fronts_and_engine(operated: LiveServer) -> None:

@@ -61,6 +61,20 @@ def test_the_next_front_may_try_when_the_first_could_not(host: Host, load: Load)
     assert two.take() is Standing.LAST
 
 
+def test_a_load_is_replaced_once_a_later_one_with_another_engine_serves(host: Host, load: Load) -> None:
+    (_, old), (_, same) = load(max_rows=2), load(max_rows=2)
+    new, later = load(max_rows=3)
+    other, _ = load(version="2", max_rows=4)
+    same.serves()
+    assert not any(one.is_replaced() for one in (old, same, later)), "no request has come to the later one"
+    later.serves()
+    assert [old.is_replaced(), same.is_replaced(), later.is_replaced()] == [True, True, False]
+    new.close()
+    wait_until(lambda: new.info.pid not in host.engine_pids(), "the later engine's end")
+    assert not old.is_replaced(), "it has gone again"
+    assert other.info.pid in host.engine_pids()
+
+
 @pytest.mark.parametrize("rows", [2, 3], ids=["the same configuration", "another configuration"])
 def test_a_front_that_comes_late_leaves_a_later_load_alone(host: Host, load: Load, rows: int) -> None:
     (first, one), (_, late) = load(max_rows=2), load(max_rows=2)
