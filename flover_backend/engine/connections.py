@@ -28,7 +28,7 @@ from pathlib import Path
 from flover_backend.channel import PROTOCOL_VERSION, Failed, FrameReader, Hello, ToEngine, ToFront, encode
 from flover_backend.engine.peer import Attached, Detached, Event, Peer
 from flover_backend.engine.pulse import Pulse
-from flover_backend.engine.stuck_fronts import end_stuck_fronts
+from flover_backend.engine.stuck_fronts import end_stuck_fronts, regions_of, remove_regions_of_the_dead
 from flover_backend.file_lock import FileLock
 from flover_backend.thread_names import tell_kernel_the_name
 
@@ -62,8 +62,8 @@ class Connections:
         self._on_end = on_end
         self._peers: dict[int, Peer] = {}
         self._lingering: list[socket.socket] = []
-        self._regions: list[Path] = []
-        """Shared memory of the fronts that were ever attached, for when their server is killed."""
+        self._regions: dict[int, list[Path]] = {}
+        """Shared memory of the fronts that were ever attached, by process id: Triton leaves that of one that died."""
         self._next_number = 1
         self._greeting: bytes | None = None
         self._outbox: deque[tuple[int | None, bytes]] = deque()
@@ -158,11 +158,12 @@ class Connections:
         elif select.select([self._server_pidfd], [], [], 0)[0]:  # the fronts of a killed server may be gone before it
             self._server_is_gone(selectors.EVENT_READ)
         else:
+            remove_regions_of_the_dead(self._regions)
             self._on_end("the last instance is gone", 0)
 
     def _server_is_gone(self, _events: int) -> None:
         fronts = [peer.hello.pid for peer in self._peers.values() if peer.hello and peer.is_front]
-        end_stuck_fronts(fronts, known=self._regions)
+        end_stuck_fronts(fronts, known=[region for regions in self._regions.values() for region in regions])
         self._on_end("the server is gone", 0)
 
     def _drain_wake_fd(self, _events: int) -> None:
@@ -220,6 +221,8 @@ class Connections:
             self._drop(peer, f"{hello}; allowed are role front or observer and protocol version {PROTOCOL_VERSION}")
             return False
         peer.hello = hello
+        if peer.is_front:
+            self._regions[hello.pid] = regions_of(hello.pid)
         self._close_lingering()
         # NOTE: before the greeting, whose sending may show that the peer is gone: Detached comes after Attached.
         self.inbox.put((peer.number, Attached(hello)))

@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flover_backend.stub_memory import arguments_of, shared_memory_regions
@@ -36,12 +36,28 @@ def end_stuck_fronts(pids: list[int], grace_s: float = GRACE_S, known: Sequence[
         region.unlink(missing_ok=True)
 
 
+def remove_regions_of_the_dead(stubs: Mapping[int, Sequence[Path]]) -> None:
+    """Free the regions (by process id) of stubs that were killed under a server that lives: it does not."""
+    for pid, regions in stubs.items():
+        if not _is_alive(pid):
+            for region in regions:
+                region.unlink(missing_ok=True)
+
+
 def regions_of(pid: int) -> list[Path]:
     """Triton's regions of a stub; none of any other process."""
     try:
         return shared_memory_regions(arguments_of(pid), pid)
     except OSError:
         return []
+
+
+def _is_alive(pid: int) -> bool:
+    """False for one that has ended and is still to be collected by its parent, too."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
 
 
 def _end(pid: int, regions: list[Path], deadline: float) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from live_engine import engine_of, engines_of, fronts_of, is_ready, wait_for_engine
 from live_metrics import series, wait_running
-from live_server import LiveServer, StartServer, is_running, runtime_files, wait_for
+from live_server import LiveServer, StartServer, is_running, runtime_files, shared_memory_of, wait_for
 from triton_client import Call, arrays_of, ask, ids_of, post
 
 from flover_backend.metric_families import OUTCOMES
@@ -123,6 +123,8 @@ def test_a_front_s_death_cancels_its_requests_and_the_other_front_goes_on(mortal
     calls = [Call(mortal.grpc_url, arrays_of([9, 9], SHORT | {"max_tokens": n}, stream=True)) for n in wants]
     wait_running(mortal, 2, waiting=4)
     engine, children = engine_of(mortal), mortal.descendants()
+    regions = [path for pid in fronts_of(mortal) for path in shared_memory_of(pid)]
+    assert len(regions) == 2
     os.kill(fronts_of(mortal)[0], signal.SIGKILL)
     (found,) = find_engines(mortal.process.pid)
     with EngineObserver.connect(found) as observer:
@@ -138,6 +140,7 @@ def test_a_front_s_death_cancels_its_requests_and_the_other_front_goes_on(mortal
     mortal.process.wait()
     wait_for(lambda: not [pid for pid in (*children, engine) if is_running(pid)])
     assert not runtime_files(mortal)
+    assert not [path for path in regions if path.exists()], "that of the front that died before its server too"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from engine_host import Host, is_running, wait_until
 
-from flover_backend.engine.stuck_fronts import end_stuck_fronts
+from flover_backend.engine.stuck_fronts import end_stuck_fronts, remove_regions_of_the_dead
 from flover_backend.stub_memory import SHARED_MEMORY
 
 STUCK = """
@@ -111,6 +111,20 @@ def test_a_process_that_is_no_stub_is_left_alone(region: Path) -> None:
     finally:
         other.kill()
         other.communicate()
+
+
+def test_what_a_stub_left_goes_once_it_is_dead(region: Path) -> None:
+    stub = start(region.name)
+    try:
+        remove_regions_of_the_dead({stub.pid: [region]})
+        assert region.exists()
+        stub.kill()
+        wait_until(lambda: not is_running(stub.pid), "the stub's end")
+        remove_regions_of_the_dead({stub.pid: [region]})
+        assert not region.exists(), "though nobody has collected it"
+    finally:
+        stub.kill()
+        stub.communicate()
 
 
 def test_a_stub_that_is_gone_already_is_no_fault() -> None:
