@@ -65,7 +65,7 @@ class Admission:
             # that of its moment, and would be held against requests for ever. The engine counts exactly.
             waiting = self._num_preparing + (0 if status.accepting else status.num_waiting_requests)
             if status.draining:
-                raise Draining(f"the server is draining and takes no new requests; {waiting} requests wait")
+                raise Draining("the server is draining and takes no new requests")
             if not status.accepting or waiting >= self._info.max_queued_requests:
                 # Tokens are counted by the engine alone, which has not seen what is being prepared here.
                 tokens = "" if status.accepting else f" with {status.num_waiting_tokens} prompt tokens"

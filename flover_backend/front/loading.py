@@ -52,11 +52,11 @@ def _receive(attachment: Attachment, reader: FrameReader, progress: LoadProgress
     except TimeoutError:
         progress.silence()
         return []
-    except OSError as error:
-        raise EngineFailed(f"the connection to the engine process broke while it loaded: {error}") from None
+    except OSError:  # reset, by one that ended before it read what it was told
+        data = b""
     if not data:
         text = f"the engine process{attachment.exit_text()} ended before it was ready"
-        raise EngineFailed(f"{text}; its output is in the server's log")
+        raise EngineFailed(f"{text}; its output is in the server's log, and engine_python says which Python runs it")
     return reader.feed(data)  # type: ignore[return-value]
 
 

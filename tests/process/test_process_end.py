@@ -65,6 +65,11 @@ def test_engine_python_that_does_not_exist_is_a_configuration_error(host: Host) 
     assert host.files() == []
 
 
+def test_engine_python_that_is_no_python(host: Host) -> None:
+    with pytest.raises(EngineFailed, match=r"\(exit code 1\) ended before it was ready.* engine_python says which"):
+        host.connect(config=ModelJson(engine_python="/bin/false"))
+
+
 def test_engine_python_is_the_engine_s_interpreter(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrapper = tmp_path / "python"
     wrapper.write_text(f'#!/bin/sh\nexport MARK=set\nexec {sys.executable} "$@"\n')
