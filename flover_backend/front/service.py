@@ -34,8 +34,7 @@ from flover_backend.front.tokenizer import Tokenizer
 from flover_backend.request import FinishReason, Request, SamplingParams
 
 TOKENIZER_THREADS = 2
-CLOSE_STREAMS_S = 2.0
-CLOSE_THREADS_S = 2.0
+CLOSE_STREAMS_S = CLOSE_THREADS_S = 2.0
 
 
 class FrontService:
