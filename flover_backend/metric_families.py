@@ -73,7 +73,13 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "flover_coalesced_responses_total", "counter", "Responses saved because tokens that waited went out together."
     ),
-    Family("flover_requests_finished_total", "counter", "Accepted requests that ended, by reason.", ("reason",)),
+    Family(
+        "flover_requests_finished_total",
+        "counter",
+        "Accepted requests that ended in the engine, by reason; deadline: with or without a token. What an engine dies "
+        "with is in none.",
+        ("reason",),
+    ),
     Family(
         "flover_requests_accepted_total",
         "counter",
@@ -83,7 +89,9 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "flover_requests_ended_total",
         "counter",
-        "Accepted requests that have had their FINAL: all, once nothing runs, but for those of killed fronts.",
+        "Accepted requests that have had their FINAL: all, once nothing runs, but for those of killed fronts. "
+        "finished: whole, or cut by a deadline after the first token; cancelled; failed: INTERNAL, or UNAVAILABLE at a "
+        "deadline before the first token or by a drain.",
         ("outcome",),
         by_fronts=True,
     ),

@@ -7,6 +7,7 @@ promtool's to test. One server, used in order: at last its engine is killed, the
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import urllib.error
@@ -22,9 +23,9 @@ from dashboard_queries import queries
 from live_engine import engine_of
 from live_server import LiveServer, live_servers, wait_for
 from manifests import KUBERNETES
-from rules import alerts, recorded
+from rules import alerts, recorded, rules
 from tools import program
-from triton_client import ask
+from triton_client import Call, arrays_of, ask
 
 from scripts.prometheus_server import PrometheusServer, write_configuration
 
@@ -126,6 +127,37 @@ def test_under_overload_queries_have_data_and_the_refusals_alert_fires_and_passe
     assert prometheus.rule_errors() == {}
 
 
+def test_deadlines_that_pass_in_the_queue_are_told_from_failures(watched: Watched) -> None:
+    """By totals, which the rules take the rates of."""
+    server, prometheus = watched.server, watched.prometheus
+    expired = on_totals("flover:requests_expired:rate5m")
+    failed = on_totals("flover:requests_failed:rate5m").replace("flover:requests_expired:rate5m", f"({expired})")
+    before = {query: value_of(prometheus, f"sum({query})") for query in (expired, failed)}
+    running = [Call(server.grpc_url, arrays_of([5, 6, 7], {**LONG, "max_tokens": 1900}, stream=True)) for _ in range(2)]
+    assert not any(call.next().error for call in running)
+    answers = [ask(server.grpc_url, [5, 6, 7], {**LONG, "deadline_ms": 50})]
+    assert "before the first token" in answers[0][-1].error
+    for call in running:
+        call.cancel()
+    wait_for(lambda: value_of(prometheus, "flover_requests_running") == 0, TIMEOUT_S)
+    answers.append(ask(server.grpc_url, [5, 6, 7], {**LONG, "max_tokens": 1900, "deadline_ms": 700}))  # in decode
+    without_token = sum("before the first token" in got[-1].error for got in answers)
+    wait_for(lambda: value_of(prometheus, f"sum({expired})") == before[expired] + without_token, TIMEOUT_S)
+    wait_for(lambda: value_of(prometheus, f"sum({failed})") == before[failed], TIMEOUT_S)
+
+
+def on_totals(recording: str) -> str:
+    """The expression of a recording rule with each rate's counter in the rate's place."""
+    (expression,) = [rule["expr"] for rule in rules("recording.yml") if rule["record"] == recording]
+    return re.sub(r"flover:requests_(ended|finished|rejected):rate5m", r"flover_requests_\1_total", str(expression))
+
+
+def value_of(prometheus: PrometheusServer, query: str) -> float:
+    """Of the one series that there is."""
+    (series,) = prometheus.query(query)
+    return float(series["value"][1])
+
+
 def wait_number(prometheus: PrometheusServer, expression: str) -> None:
     """Until some series of it has a value; a quotient of nothing by nothing is none."""
     wait_for(lambda: any(series["value"][1] != "NaN" for series in prometheus.query(expression)), TIMEOUT_S)
@@ -155,7 +187,11 @@ def test_the_adapter_discovers_the_metric(watched: Watched) -> None:
 @pytest.mark.slow
 def test_an_engine_that_dies_is_told_and_one_that_is_gone_for_good_is_an_alarm(watched: Watched) -> None:
     server, prometheus = watched.server, watched.prometheus
+    running = [Call(server.grpc_url, arrays_of([5, 6, 7], {**LONG, "max_tokens": 1900}, stream=True)) for _ in range(2)]
+    assert not any(call.next().error for call in running)
     os.kill(engine_of(server), signal.SIGKILL)
+    assert all("the engine" in call.rest()[-1].error for call in running)
+    wait_firing(prometheus, "FloverRequestsFailed")
     wait_firing(prometheus, "FloverEngineRestarted")
     wait_number(prometheus, "flover_model_info == 1")
     os.kill(engine_of(server), signal.SIGKILL)
