@@ -25,9 +25,9 @@ class Outcome(enum.Enum):
     """As the client saw it."""
 
     FINISHED = "finished"
-    EXPIRED = "finished by its deadline without a token"
+    EXPIRED = "failed by their deadline without a token"
     CANCELLED = "cancelled"
-    FAILED = "failed with its engine"
+    FAILED = "failed with their engine"
     REFUSED = "refused"
     LOST = "lost"
 
@@ -76,11 +76,14 @@ class Ledger:
 
     @property
     def balance(self) -> str:
-        """finished + cancelled + failed = accepted, in numbers."""
+        """finished + cancelled + failed = accepted, in numbers; failed as `flover_requests_ended_total` has it."""
         ends = self.accepted_ends
-        finished = ends[Outcome.FINISHED] + ends[Outcome.EXPIRED]
-        other = self.accepted - finished - ends[Outcome.CANCELLED] - ends[Outcome.FAILED]
-        words = f"{finished} finished + {ends[Outcome.CANCELLED]} cancelled + {ends[Outcome.FAILED]} failed"
+        finished, cancelled, expired = ends[Outcome.FINISHED], ends[Outcome.CANCELLED], ends[Outcome.EXPIRED]
+        failed = ends[Outcome.FAILED] + expired
+        other = self.accepted - finished - cancelled - failed
+        words = f"{finished} finished + {cancelled} cancelled + {failed} failed"
+        if expired:
+            words += f" ({expired} by their deadline without a token)"
         return f"{words} = {self.accepted} accepted" + (f", BUT {other} ended otherwise" if other else "")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.soak.health import Held, growth
 from benchmarks.soak.http_client import answer_of
-from benchmarks.soak.ledger import Ledger, Line, Outcome, judge, read_lines
+from benchmarks.soak.ledger import Ledger, Line, Outcome, judge, read_lines, summed
 from benchmarks.soak.traffic import SHARES, Kind, Planned, plan_round
 from benchmarks.suite.load.calls import Answer, Call
 
@@ -92,6 +92,23 @@ def test_the_balance_counts_what_the_log_has_accepted() -> None:
     assert ledger.balance == "1 finished + 1 cancelled + 0 failed = 3 accepted, BUT 1 ended otherwise"
     assert ledger.outcomes == {outcome: 1 for outcome in Outcome if outcome.name in "FINISHED CANCELLED REFUSED LOST"}
     assert len(ledger.problems) == 1
+
+
+def test_a_deadline_without_a_token_has_failed_and_is_told_apart() -> None:
+    ledger = Ledger()
+    ids = [f"soak-0-{n}" for n in range(3)]
+    got = [answer(3, "deadline"), answer(code="UNAVAILABLE", message="the deadline passed")]
+    got.append(answer(2, code="INTERNAL", message=ENGINE_GONE))
+    log = line(ids[0], "deadline", tokens=3) + line(ids[1], "deadline", "UNAVAILABLE", 0)
+    log += line(ids[2], "internal", "INTERNAL", 2)
+    kinds = (Kind.DEADLINE, Kind.DEADLINE, Kind.PLAIN)
+    sent = [planned(kind, request_id=one) for kind, one in zip(kinds, ids, strict=True)]
+    ledger.enter(sent, got, log, engine_faults=True)
+    assert not ledger.problems
+    assert ledger.balance == "1 finished + 0 cancelled + 2 failed (1 by their deadline without a token) = 3 accepted"
+    assert summed(ledger.outcomes.items()) == (
+        "1 finished, 1 failed by their deadline without a token, 1 failed with their engine"
+    )
 
 
 def test_lines_are_read_as_triton_writes_them() -> None:
