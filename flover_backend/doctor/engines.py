@@ -74,5 +74,7 @@ def _probe(server: Server, engine_python: str | None, versions: list[ModelVersio
     except (OSError, subprocess.TimeoutExpired) as error:
         return Answer([Check("fail", "engine's Python", f"{path} does not run: {error}", ADVICE)])
     except (msgspec.DecodeError, IndexError):
-        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"it ended with {done.returncode}"]
+        said = done.stderr.decode(errors="replace").strip().splitlines() or [
+            f"is it a Python? exit status {done.returncode}, no answer"
+        ]
         return Answer([Check("fail", "engine's Python", f"{path}: {said[-1]}", ADVICE)])

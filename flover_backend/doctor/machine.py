@@ -23,6 +23,12 @@ from flover_backend.runtime_dir import candidate_directories, check_private, pro
 REGION_PREFIX = "triton_python_backend_shm_region_"
 NEW_REGION_S = 60.0
 """A region younger than this may be one whose stub is just being started."""
+NAMED = 3
+"""So many of what is left are named for people; programs get all."""
+REMOVE_REGIONS = (
+    "regions of live servers have like names: unless another container shares this /dev/shm, remove these alone: "
+    "flover doctor --json | jq -r '.checks[] | select(.check == \"leftovers\").paths[]' | grep ^/dev/shm/ | xargs rm --"
+)
 OWN_FILES = 256
 """Files that a tritonserver has open beside its clients' connections."""
 
@@ -122,14 +128,17 @@ def _leftovers(facts: MachineFacts) -> Iterator[Check]:
         text = (
             f"{len(facts.left_regions)} regions of dead Python stubs in {SHARED_MEMORY}, {facts.left_bytes // MIB} MiB"
         )
-        found = " ".join(str(SHARED_MEMORY / region) for region in facts.left_regions[:3])
-        more = f" and {len(facts.left_regions) - 3} more" * (len(facts.left_regions) > 3)
-        yield Check("warn", name, f"{text}: {found}{more}", "if no other container shares this /dev/shm, remove them")
+        paths = tuple(str(SHARED_MEMORY / region) for region in facts.left_regions)
+        yield Check("warn", name, f"{text}: {_first_of(paths)}", REMOVE_REGIONS, paths)
     if facts.left_engines:
-        text = f"files of {len(facts.left_engines)} engines whose server is gone: {' '.join(facts.left_engines[:3])}"
-        yield Check("warn", name, text, "the next start of an engine removes them")
+        text = f"files of {len(facts.left_engines)} engines whose server is gone: {_first_of(facts.left_engines)}"
+        yield Check("warn", name, text, "the next start of an engine removes them", facts.left_engines)
     if not facts.left_regions and not facts.left_engines:
         yield Check("ok", name, "none of dead servers")
+
+
+def _first_of(paths: tuple[str, ...]) -> str:
+    return " ".join(paths[:NAMED]) + f" and {len(paths) - NAMED} more" * (len(paths) > NAMED)
 
 
 def usable_cores(cgroup: Path = CGROUP) -> float:

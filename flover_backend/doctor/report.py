@@ -38,7 +38,14 @@ def summary(sections: Sections) -> str:
 def as_json(sections: Sections) -> str:
     """One object, on one line."""
     checks = [
-        {"section": section, "check": one.name, "level": one.level, "found": one.found, "advice": one.advice}
+        {
+            "section": section,
+            "check": one.name,
+            "level": one.level,
+            "found": one.found,
+            "advice": one.advice,
+            "paths": one.paths,
+        }
         for section, checks in sections
         for one in checks
     ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .facts import HostFacts
+from .facts import STUB, HostFacts
 from .pythons import PythonFacts, version_tuple
 
 MIB = 1 << 20
@@ -31,6 +31,8 @@ class Check:
     found: str
     advice: str = ""
     """What to do; empty with ok."""
+    paths: tuple[str, ...] = ()
+    """Every file that it is about, where `found` names the first of many."""
 
     def __str__(self) -> str:
         return f"{self.level:4} {self.name}: {self.found}" + (f"; {self.advice}" if self.advice else "")
@@ -47,7 +49,8 @@ def check_server(facts: HostFacts, folder: Path, *, python_based: bool) -> Itera
     else:
         yield Check("ok", "Triton", f"{facts.triton}")
     if facts.missing_files:
-        text = f"{folder} lacks {', '.join(facts.missing_files)}"
+        where = f"{folder}" if folder.is_dir() else f"no Triton server is there: {folder}"
+        text = f"{where} lacks {', '.join(facts.missing_files)}"
         yield Check("fail", "Python backend", text, "give --server-root or --backend-directory")
     elif facts.backend_link_target and python_based:
         text = f"{folder} links to {facts.backend_link_target}, and Triton refuses a python-based backend then"
@@ -61,6 +64,8 @@ def check_stub_python(facts: HostFacts, path: Path) -> Check:
     python, name = facts.python, "stub's Python"
     if python.error:
         return Check("fail", name, python.error, "give --python")
+    if STUB in facts.missing_files:
+        return Check("fail", name, "there is no stub, which says what Python it needs", "see Python backend")
     if facts.stub_python is None:
         return Check("fail", name, "the stub names no libpython", "is it Triton's triton_python_backend_stub?")
     if facts.stub_python != python.series:
@@ -94,7 +99,7 @@ def check_libpython(facts: HostFacts) -> Iterator[Check]:
 def check_numpy(facts: HostFacts, path: Path) -> Iterator[Check]:
     """`path`: of the stub's interpreter, whose NumPy the stub reads the arrays of."""
     present, name = facts.python.has("numpy"), "NumPy"
-    if facts.python.error:
+    if facts.python.error or STUB in facts.missing_files:
         return
     if present is None:
         text = f"{path} has none, so no Python model of this server can work"

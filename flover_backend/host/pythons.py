@@ -53,9 +53,13 @@ def ask(
         cleaned["PYTHONPATH"] = str(packages)
     try:
         answer = subprocess.run(command, env=cleaned, capture_output=True, text=True, timeout=120, check=False, cwd="/")
-        told: dict[str, Any] = json.loads(answer.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         return PythonFacts(error=f"{python} does not answer: {error}")
+    try:
+        told: dict[str, Any] = json.loads(answer.stdout)
+    except ValueError:
+        said = (answer.stderr.strip().splitlines() or ["it says nothing of what a Python would"])[-1]
+        return PythonFacts(error=f"{python} is no Python that works: exit status {answer.returncode}, {said}")
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
     return PythonFacts(**values)
 

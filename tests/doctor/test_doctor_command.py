@@ -111,7 +111,14 @@ def test_json(checks: list[Check], status: str) -> None:
     assert told["status"] == status
     assert (told["failed"], told["warned"]) == (checks.count(BAD), checks.count(ODD))
     assert told["checks"] == [
-        {"section": "machine", "check": one.name, "level": one.level, "found": one.found, "advice": one.advice}
+        {
+            "section": "machine",
+            "check": one.name,
+            "level": one.level,
+            "found": one.found,
+            "advice": one.advice,
+            "paths": list(one.paths),
+        }
         for one in checks
     ]
 

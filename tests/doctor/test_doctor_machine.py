@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
+import shutil
 import socket
 import stat
 import subprocess
@@ -19,6 +21,7 @@ from repositories import at_level
 
 from flover_backend.doctor import machine
 from flover_backend.doctor.machine import MachineFacts, check_machine
+from flover_backend.doctor.report import as_json
 from flover_backend.engine_files import Description
 
 GOOD = MachineFacts(
@@ -63,7 +66,7 @@ FAULTS: dict[str, tuple[str, dict[str, Any], str, str]] = {
         "warn",
         {"left_regions": ("a", "b", "c", "d"), "left_bytes": 5 << 20},
         "4 regions of dead Python stubs in /dev/shm, 5 MiB: /dev/shm/a /dev/shm/b /dev/shm/c and 1 more",
-        "remove them",
+        "remove these alone: flover doctor --json | jq",
     ),
     "engines": (
         "warn",
@@ -79,6 +82,23 @@ def test_a_fault_is_named_with_what_to_do(level: str, changes: dict[str, Any], s
     (line,) = at_level(checks(**changes), level)
     assert said in line and advice in line
     assert len(at_level(checks(**changes), "ok")) == 5
+
+
+def test_everything_that_is_left_is_named_for_a_program() -> None:
+    regions, engines = tuple("abcde"), ("/tmp/x.json", "/tmp/y.json")
+    found = checks(left_regions=regions, left_engines=engines)
+    assert [one.paths for one in found if one.name == "leftovers"] == [
+        tuple(f"/dev/shm/{name}" for name in regions),
+        engines,
+    ]
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+def test_the_advised_command_names_the_regions_and_nothing_else() -> None:
+    report_text = as_json([("machine", checks(left_regions=("a", "b", "c", "d"), left_engines=("/tmp/x.json",)))])
+    (command,) = re.findall(r"(jq -r .*) \| xargs rm", machine.REMOVE_REGIONS)
+    answer = subprocess.run(["sh", "-c", command], input=report_text, capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines() == [f"/dev/shm/{name}" for name in "abcd"]
 
 
 def test_ports_of_a_server_that_runs_are_not_judged() -> None:

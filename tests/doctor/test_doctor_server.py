@@ -89,13 +89,15 @@ def test_no_stub(root: ServerRoot) -> None:
     (root.backends / "python" / STUB).unlink()
     backend, python = at_level(checks_of(root), "fail")
     assert f"lacks {STUB}" in backend and "--server-root" in backend
-    assert "names no libpython" in python
+    assert "there is no stub" in python
 
 
 def test_an_empty_server_root(tmp_path: Path) -> None:
     server = find_server(DoctorOptions(server_root=tmp_path))
     faults = at_level(check_server_parts(server, look_at(server)), "fail")
-    assert "lacks libtriton_python.so, triton_python_backend_utils.py, triton_python_backend_stub" in faults[0]
+    assert f"no Triton server is there: {tmp_path / 'backends' / 'python'} lacks libtriton_python.so" in faults[0]
+    assert "there is no stub" in faults[1]
+    assert not any("NumPy" in fault or "libpython" in fault for fault in faults)
 
 
 def test_the_stub_of_another_python(root: ServerRoot) -> None:
@@ -107,6 +109,12 @@ def test_the_stub_of_another_python(root: ServerRoot) -> None:
 def test_a_python_that_is_none(root: ServerRoot) -> None:
     line = fault(checks_of(root, root.root / "python3"))
     assert "does not answer" in line and "give --python" in line
+
+
+@pytest.mark.parametrize(("path", "said"), [("/bin/false", "exit status 1"), ("/bin/true", "exit status 0")])
+def test_a_program_that_is_no_python(root: ServerRoot, path: str, said: str) -> None:
+    line = fault(checks_of(root, Path(path)))
+    assert f"{path} is no Python that works: {said}, it says nothing" in line and "give --python" in line
 
 
 def test_numpy_2_under_a_stub_that_misreads_it(root: ServerRoot) -> None:
