@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +17,7 @@ import typer
 from flover_backend.cli_bench import bench_app
 from flover_backend.cli_exit import exit_status
 from flover_backend.cli_options import model_json, with_model_json_flags
+from flover_backend.errors import ConfigError
 
 app = typer.Typer(
     help="Serve autoregressive language models by temporal fusion behind NVIDIA Triton Inference Server.",
@@ -59,7 +62,14 @@ def serve(
     """Serve a model with the tritonserver of the nvidia-pytriton wheel, until Ctrl-C."""
     from flover_backend.serve import serve as run
     from flover_backend.server import ServerOptions
+    from flover_backend.server_files import check_model_name
+    from flover_backend.server_log import open_log_file
 
+    with _usage_error("--name"):
+        check_model_name(name)
+    with _usage_error("--log-file"):
+        if log_file is not None:
+            open_log_file(log_file).close()
     further = tuple(server_arguments or ())
     if stray := [argument for argument in further if not argument.startswith("--")]:
         raise typer.BadParameter(f"{stray[0]!r} is no option of tritonserver's: give --OPTION=VALUE behind --")
@@ -67,6 +77,15 @@ def serve(
     show, own_lines = functools.partial(print, file=sys.stderr), log_file is None
     ports = (http_port, grpc_port, metrics_port)
     run(ServerOptions(config, name, instances, host, *ports, log_file, show, own_lines, further))
+
+
+@contextmanager
+def _usage_error(flag: str) -> Iterator[None]:
+    """A `ConfigError` is this flag's."""
+    try:
+        yield
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint=flag) from None
 
 
 def _absolute(model: str | None) -> str | None:

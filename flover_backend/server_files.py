@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from flover_backend.errors import ConfigError
 from flover_backend.front.tensors import config_pbtxt
 from flover_backend.libpython import LibpythonError, find_libpython
 
+_MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 MODEL_PY = Path(__file__).resolve().parent / "front" / "model.py"
 
 
@@ -84,8 +86,16 @@ def lay_out_backends(folder: Path, install: TritonInstall) -> Path:
     return python.parent
 
 
+def check_model_name(name: str) -> None:
+    """Raise `ConfigError` for what cannot be a folder of the repository and a part of Triton's URLs as it is."""
+    if not _MODEL_NAME.fullmatch(name):
+        allowed = "A to Z, a to z, digits, _, - and ., the first no - or ., at most 128 characters"
+        raise ConfigError(f"{name!r} cannot be the name of a model; allowed: {allowed}")
+
+
 def lay_out_repository(folder: Path, name: str, instances: int, config: ModelJson) -> Path:
-    """Make a model repository with the one model `name` in `folder`; returns it."""
+    """Make a model repository with the one model `name` in `folder`; returns it. Raises `ConfigError`."""
+    check_model_name(name)
     version = folder.resolve() / "models" / name / "1"
     version.mkdir(parents=True)
     (version.parent / "config.pbtxt").write_text(config_pbtxt(name, instances))

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from flover_backend.errors import ConfigError
+
 # Triton writes I, W or E, month and day, time, process, source, message; our own lines come the same way.
 _HEAD = re.compile(r"^([IWE])\d{4} \d\d:\d\d:\d\d\.\d+ \d+ ([\w.]+):\d+\] \"?(.*?)\"?$")
 # A line of this backend: of a front as text, of a front or the engine as JSON (a front's escaped within Triton's head).
@@ -27,6 +29,15 @@ _NO_CUDA_DRIVER = "CudaDriverHelper has not been initialized."
 KEPT_LINES = 200
 
 
+def open_log_file(path: Path) -> IO[bytes]:
+    """To append to, unbuffered. Raises `ConfigError`."""
+    try:
+        return path.open("ab", buffering=0)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{str(path)!r} cannot be written: {reason}. Give a file in a folder that is there") from None
+
+
 class ServerLog:
     """Owns the reading end of a server's stdout and stderr, a thread on it, and the log file if there is one."""
 
@@ -34,7 +45,7 @@ class ServerLog:
         self._stream = stream
         self._show = show
         self._own_lines = own_lines
-        self._file = path.open("ab", buffering=0) if path else None
+        self._file = open_log_file(path) if path else None
         self._tail: deque[str] = deque(maxlen=KEPT_LINES)
         self._shown = False
         self._is_loading = True

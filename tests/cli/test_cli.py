@@ -90,6 +90,31 @@ def test_a_wrong_flag_is_a_usage_error_that_names_it(flags: list[str], text: str
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.parametrize(
+    "name", ["", " ", "a/b", "..", ".hidden", "a b", "tab\t", "line\n", "-x", "a?b", "a%2Fb", "é", 'a"b', "a" * 129]
+)
+def test_a_name_that_triton_could_not_serve_is_a_usage_error(served: list[object], name: str) -> None:
+    answer = CliRunner().invoke(cli.app, ["serve", f"--name={name}"])
+    assert answer.exit_code == 2
+    told = " ".join(answer.output.split())
+    assert "Invalid value for --name: " in told and "allowed: A to Z, a to z, digits, _, - and ." in told
+    assert served == []
+
+
+@pytest.mark.parametrize("name", ["flover", "Llama-3.1_8B", "_x", "7", "a" * 128])
+def test_names_that_triton_serves(served: list[object], name: str) -> None:
+    assert CliRunner().invoke(cli.app, ["serve", f"--name={name}"]).exit_code == 0
+    assert [options.name for options in served] == [name]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("place", "reason"), [("no/such/x.log", "No such file or directory"), ("", "Is a directory")])
+def test_a_log_file_that_cannot_be_written_is_a_usage_error(tmp_path: Path, place: str, reason: str) -> None:
+    answer = run("serve", "--log-file", str(tmp_path / place))
+    assert answer.returncode == 2
+    assert f"--log-file: '{tmp_path / place}' cannot be written: {reason}. Give a file" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
 def test_two_kv_sizes_are_refused_in_the_words_of_the_command_line() -> None:
     answer = run("serve", "--kv-cache-bytes", "1000", "--kv-cache-tokens", "10")
     assert answer.returncode == 1

@@ -120,6 +120,20 @@ def test_a_missing_libpython_says_what_to_do(monkeypatch: pytest.MonkeyPatch) ->
         server_files.find_triton()
 
 
+def test_a_name_that_cannot_be_a_folder_is_refused(echo_model: Path) -> None:
+    server = TritonServer(ServerOptions(config=ModelJson(model=str(echo_model)), name="a/b"))
+    with pytest.raises(ConfigError, match="'a/b' cannot be the name of a model; allowed: "), server:
+        pass
+    assert server.folder == Path()
+
+
+def test_a_log_file_that_cannot_be_written_leaves_no_server(echo_model: Path, tmp_path: Path) -> None:
+    server = TritonServer(ServerOptions(config=ModelJson(model=str(echo_model)), log_file=tmp_path / "no" / "x.log"))
+    with pytest.raises(ConfigError, match="cannot be written: No such file"), server:
+        pass
+    assert server.folder == Path()
+
+
 def test_the_repository_holds_name_count_and_changed_keys(echo_model: Path, tmp_path: Path) -> None:
     repository = server_files.lay_out_repository(tmp_path / "run", "chat", 3, ModelJson(max_rows=7, reorder="none"))
     config = (repository / "chat" / "config.pbtxt").read_text()
