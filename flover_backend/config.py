@@ -60,7 +60,8 @@ class ModelJson(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Annotated[float, Meta(gt=0, le=1)] | None,
         Meta(
             description="Share of the GPU memory free beside weights, activations and graphs that the KV buffer takes. "
-            "Default: 0.9 on a GPU; on the CPU the buffer is 1 GiB."
+            "Default: 0.9 on a GPU; on the CPU the buffer is 1 GiB, or what max_rows sequences of max_model_len "
+            "fill, whichever is less."
         ),
     ] = None
     block_size: Annotated[Literal[8, 16, 32, 64, 128], Meta(description="Tokens in one block of the KV buffer.")] = 16

@@ -52,6 +52,7 @@ class ModelConfig:
     """Of config.json, then further ones of generation_config.json."""
     dtype: str | None
     """float32, float16 or bfloat16 as config.json says; None when it does not say."""
+    tie_word_embeddings: bool
 
     @property
     def activation_width(self) -> int:
@@ -71,7 +72,6 @@ class LlamaConfig(ModelConfig):
     o_bias: bool
     mlp_bias: bool
     qk_norm: bool
-    tie_word_embeddings: bool
 
     @property
     def activation_width(self) -> int:

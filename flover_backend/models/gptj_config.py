@@ -65,7 +65,6 @@ class GptjConfig(ModelConfig):
     rotary_dim: int
     """Of each head's elements, the first so many are rotated."""
     layer_norm_eps: float
-    tie_word_embeddings: bool
 
     @property
     def activation_width(self) -> int:

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from flover_backend.errors import ConfigError
+from flover_backend.kernels.linear import can_pack
 from flover_backend.models.batch import Model
 from flover_backend.models.config import DIALECTS, ModelConfig, parse_llama
 from flover_backend.models.gptj_config import ARCHITECTURE as GPTJ
@@ -95,6 +96,8 @@ def look_at_model(model_dir: Path, dtype: str, device: str, load_format: str = "
         with WeightFiles(model_dir, torch_dtype, place, lambda stage, done: None, architecture.prefix) as files:
             model = architecture.build(config, Headers(files, torch_dtype))
     model.device = place
+    if config.tie_word_embeddings and place.type == "cpu" and can_pack(torch.empty(0, dtype=torch_dtype)):
+        model.weight_bytes += config.vocab_size * config.hidden_size * torch_dtype.itemsize  # the head's packed copy
     return model
 
 

@@ -57,7 +57,16 @@ def test_the_bundled_models_are_good(name: str) -> None:
 def test_a_model_that_is_looked_at_has_the_sizes_of_the_loaded_one(name: str) -> None:
     looked = look_at_model(path_of(name), "auto", "cpu")
     loaded = load_model(path_of(name), "auto", "cpu", lambda stage, done: None)
-    for field in ("num_parameters", "num_layers", "num_kv_heads", "head_dim", "vocab_size", "dtype", "device"):
+    for field in (
+        "num_parameters",
+        "weight_bytes",
+        "num_layers",
+        "num_kv_heads",
+        "head_dim",
+        "vocab_size",
+        "dtype",
+        "device",
+    ):
         assert getattr(looked, field) == getattr(loaded, field)
 
 
