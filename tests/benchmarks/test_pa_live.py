@@ -33,7 +33,7 @@ def folder(server: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Path
     done = measure(
         [
             *("all", "--url", server.grpc_url, "--out", str(folder), "--requests", str(REQUESTS)),
-            *("--concurrency", str(CONCURRENCY), "--rate", "16", "--periodic", PERIODIC, "--request-period", "4"),
+            *("--concurrency", str(CONCURRENCY), "--rate", "16", "--periodic", PERIODIC, "--request-period", "1"),
             *("--prompt-tokens", "2:12", "--output-tokens", "16:32", "--", "--max-threads", "6"),
         ]
     )

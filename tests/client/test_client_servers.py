@@ -55,11 +55,11 @@ def test_a_server_killed_in_mid_stream(started: LiveServer, is_async: bool) -> N
 
 
 def test_an_engine_killed_in_mid_stream(started: LiveServer) -> None:
-    """Every request in flight is told, by text and code; so are those that come later."""
+    """A stream that has had tokens is told, by text and code; one that waits for its whole answer gets it."""
 
-    async def read() -> None:
+    async def read() -> int:
         async with AsyncClient(started.grpc_url) as client:
-            await client.generate(PROMPT, max_tokens=1900, ignore_eos=True)
+            return len((await client.generate(PROMPT, max_tokens=1900, ignore_eos=True)).token_ids)
 
     ((_, description),) = described_engines(started.process.pid)
     with Client(started.grpc_url, timeout_s=60) as client, ThreadPoolExecutor(1) as pool:
@@ -67,10 +67,10 @@ def test_an_engine_killed_in_mid_stream(started: LiveServer) -> None:
         stream = client.stream(PROMPT, max_tokens=1900, ignore_eos=True)
         next(stream)
         os.kill(description.engine_pid, signal.SIGKILL)
-        for call in (lambda: list(stream), waiting.result):
-            with pytest.raises(Internal, match=r"the engine .*\[INTERNAL\]$") as caught:
-                call()
-            assert caught.value.code == "INTERNAL"
+        with pytest.raises(Internal, match=r"the engine .*\[INTERNAL\]$") as caught:
+            list(stream)
+        assert caught.value.code == "INTERNAL"
+        assert waiting.result() == 1900
 
 
 def test_a_server_told_to_stop_in_mid_stream(started: LiveServer) -> None:

@@ -187,6 +187,7 @@ def test_the_adapter_discovers_the_metric(watched: Watched) -> None:
 @pytest.mark.slow
 def test_an_engine_that_dies_is_told_and_one_that_is_gone_for_good_is_an_alarm(watched: Watched) -> None:
     server, prometheus = watched.server, watched.prometheus
+    wait_number(prometheus, "flover_model_info == 1")  # a rate needs a sample from before
     running = [Call(server.grpc_url, arrays_of([5, 6, 7], {**LONG, "max_tokens": 1900}, stream=True)) for _ in range(2)]
     assert not any(call.next().error for call in running)
     os.kill(engine_of(server), signal.SIGKILL)

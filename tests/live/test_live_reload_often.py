@@ -86,7 +86,7 @@ def test_nothing_grows_with_loads_and_unloads(start_server: StartServer) -> None
     assert after.server.memory_mib < before.server.memory_mib + 6, shown
     assert after.server.threads < before.server.threads + 6, shown
     assert after.server.file_descriptors < before.server.file_descriptors + 6, shown
-    assert (after.regions, after.files) == (before.regions, before.files) == (2, 3), shown
+    assert (after.regions, after.files) == (before.regions, before.files) == (2, 4), shown
     assert after.others.processes == before.others.processes == 3, shown
     assert after.others.memory_mib < before.others.memory_mib * 1.1, shown
     assert after.others.threads <= before.others.threads + 4, shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -53,7 +54,8 @@ class Host:
 def traces_of(program: int) -> list[Path]:
     """What a PyTriton program has in shared memory, and its engines in the runtime directory."""
     folders = [folder for folder in candidate_directories() if folder.is_dir()]
-    return [path for folder in (Path("/dev/shm"), *folders) for path in folder.glob(f"*{program}-*")]
+    own = re.compile(rf"(pytrtion)?{program}-")  # PyTriton's word; other regions' names are random hexadecimals
+    return [path for folder in (Path("/dev/shm"), *folders) for path in folder.iterdir() if own.match(path.name)]
 
 
 def contents(answers: list[Answer]) -> list[Answer]:
