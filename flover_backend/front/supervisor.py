@@ -162,9 +162,8 @@ class EngineSupervisor:
                 client = self._connect(is_restart=True)
             except NoRestart as error:
                 return self._fail(f"{message}; {error}")
-            except (
-                Exception
-            ) as error:  # NOTE: a full disk, no descriptors left: who waits must get an answer or an end.
+            except Exception as error:
+                # NOTE: a full disk, no descriptors left: who waits must get an answer or an end.
                 message = str(error) if isinstance(error, EngineFailed) else f"{type(error).__name__}: {error}"
                 self._log(f"the engine could not be started again: {message}")
                 self._closing.wait(pause_s)
