@@ -27,7 +27,7 @@ NAMED = 3
 """So many of what is left are named for people; programs get all."""
 REMOVE_REGIONS = (
     "regions of live servers have like names: unless another container shares this /dev/shm, remove these alone: "
-    "flover doctor --json | jq -r '.checks[] | select(.check == \"leftovers\").paths[]' | grep ^/dev/shm/ | xargs rm --"
+    f"flover doctor --json | grep -o '/dev/shm/{REGION_PREFIX}[0-9a-f-]\\+' | sort -u | xargs rm --"
 )
 OWN_FILES = 256
 """Files that a tritonserver has open beside its clients' connections."""
