@@ -118,8 +118,8 @@ def _save(rows: list[Row], facts: dict[str, Any], out: Path) -> None:
 
 def report(rows: list[Row], facts: dict[str, Any]) -> str:
     """The table, and where it was measured."""
-    machine = f"{in_words(facts)}, of whose cores the engine computes on {facts['engine_threads']}"
-    where = f"{facts['time']}, {machine}; load average before the start: {facts['load']:.1f}"
+    threads = f"the engine computes on {facts['engine_threads']} of the cores"
+    where = f"{facts['time']}, {in_words(facts)}; {threads}; load average before the start: {facts['load']:.1f}"
     return f"{markdown(rows)}\nMedians of the repeats, and their range. {where}.\n"
 
 
