@@ -49,6 +49,10 @@ def suite(
     layers: Annotated[
         str, typer.Option(help="engine, triton, pytriton, perf_analyzer; separated by commas.")
     ] = "engine",
+    workloads: Annotated[
+        str | None,
+        typer.Option(help="burst, constant, poisson, random-totals, chat; separated by commas.", show_default="all"),
+    ] = None,
     requests: Annotated[
         str | None, typer.Option(help="Numbers of requests, separated by commas.", show_default="1,8,32")
     ] = None,
@@ -82,7 +86,7 @@ def suite(
     """Serve the workloads of the papers in each way, and leave results.json, table.md and pictures in a folder."""
     set_thread_counts()  # before torch is imported
     from benchmarks.suite.flover_ini import read_flover_config
-    from benchmarks.suite.plan import LAYERS, WAYS, Asked
+    from benchmarks.suite.plan import LAYERS, WAYS, WORKLOADS, Asked
     from benchmarks.suite.progress import progress
     from benchmarks.suite.session import Session, Suite, read_results
     from benchmarks.suite.table import markdown
@@ -96,6 +100,8 @@ def suite(
             flover = read_flover_config(flover_config) if flover_config else None
             if flover and model:
                 raise ConfigError("--flover-config names the model itself; give no --model")
+            if flover and workloads:
+                raise ConfigError("--flover-config says the requests itself; give no --workloads")
             on_cpu = resolve_device(device).type == "cpu"
             sizes = _sizes(on_cpu, full, total, requests, poisson, minutes)
             chosen = _names(ways, "--ways", WAYS)
@@ -104,7 +110,8 @@ def suite(
                     tell(f"{flover.path.name}: {line}")
                 chosen = tuple(way for way in chosen if way != "none" or way in flover.ways)
                 sizes = flover.sizes(sizes)
-            asked = Asked(sizes, chosen, _names(layers, "--layers", LAYERS), _numbers(rates, "--rates"))
+            kinds = _names(workloads, "--workloads", WORKLOADS) if workloads else WORKLOADS
+            asked = Asked(sizes, chosen, _names(layers, "--layers", LAYERS), _numbers(rates, "--rates"), kinds)
             command = shlex.join(_COMMAND)
             shown = model or ("llama-demo" if on_cpu else "13b")
             run = Suite(asked, shown, device, load_format, scale, flover, command, flover.keys if flover else {})

@@ -16,6 +16,8 @@ from benchmarks.suite.workloads import Profile, burst, chat_sweep, constant, poi
 
 WAYS = ("fused", "none", "serial", "instances", "dynamic", "static")
 LAYERS = ("engine", "triton", "pytriton", "perf_analyzer")
+WORKLOADS = ("burst", "constant", "poisson", "random-totals", "chat")
+"""What the names of a profile's workloads begin with."""
 OVERHEAD_S = 0.3
 """Of starting a run."""
 
@@ -76,6 +78,8 @@ class Asked:
     ways: tuple[str, ...] = WAYS
     layers: tuple[str, ...] = ("engine",)
     chat_rates: tuple[float, ...] = ()
+    workloads: tuple[str, ...] = WORKLOADS
+    """Of the profile's, by what their names begin with."""
     given: tuple[Workload, ...] = ()
     """In place of the profile's workloads (Flover's own file)."""
 
@@ -91,6 +95,8 @@ def plan(asked: Asked, scale: float, poisson_scale: float, vocab_size: int, max_
     runs = [run for run in made() if run.way in asked.ways] if "engine" in asked.layers else []
     runs = [run for run in runs if _fits(run.workload, max_model_len)]
     runs += [run for layer in asked.layers if layer != "engine" for run in _through(layer, asked, scale, vocab_size)]
+    if not asked.given:
+        runs = [run for run in runs if run.workload.name.startswith(asked.workloads)]
     fitted = [Planned(run.layer, run.way, cut(run.workload, max_model_len), run.settings) for run in runs]
     return list({(run.layer, run.way, run.workload.name, repr(run.settings)): run for run in fitted}.values())
 

@@ -55,6 +55,15 @@ def test_the_default_run_on_an_h200_fits_ten_minutes_and_has_what_the_bars_need(
     assert kinds == sorted(kinds, key=["fused", "none", "instances"].index), "an engine is made once for all its runs"
 
 
+def test_workloads_are_chosen_by_what_their_names_begin_with() -> None:
+    chosen = plan(Asked(PAPER, ("fused", "instances"), workloads=("poisson", "burst")), 0.39, 0.39, 32000, 2048)
+    assert {run.workload.name for run in chosen} == {
+        "poisson-20ms-32", "poisson-200ms-32", "poisson-2000ms-32", "burst-1", "burst-8", "burst-32"
+    }  # fmt: skip
+    through = plan(Asked(PAPER, layers=("triton",), workloads=("chat",)), 0.39, 0.39, 32000, 2048)
+    assert {run.workload.kind for run in through} == {"chat"}
+
+
 def test_the_full_sweep_has_every_column_and_no_budget() -> None:
     full = profile("full")
     runs = plan(Asked(full), 0.39, 0.39, 32000, 2048)
