@@ -91,15 +91,19 @@ def build_engine(config: ModelJson, model: Model, progress: Callable[[str, float
 def largest_prompt(config: ModelJson, model: Model, limits: Limits) -> int:
     """Most prompt tokens of an iteration, however few rows decode beside them."""
     budget = config.prefill_token_budget or _default_budget(model)
-    return budget if isinstance(budget, int) else max(map(budget, range(limits.max_rows + 1)))
+    return budget if isinstance(budget, int) else max(budget(rows, 0, 0) for rows in range(limits.max_rows + 1))
 
 
-def _default_budget(model: Model) -> Callable[[int], int]:
-    """Most prompt tokens beside a number of decoding rows."""
+def _default_budget(model: Model) -> Callable[[int, int, int], int]:
+    """Most prompt tokens beside a number of decoding rows (`SchedulerConfig.prefill_budget`)."""
     budget = IterationCost.of(model).prefill_token_budget
     if model.device.type != "cuda":
         return budget
-    return lambda num_rows: fitting_budget(num_rows, budget(num_rows))
+
+    def fitting(num_decode_rows: int, num_kv_tokens: int, num_computed: int) -> int:
+        return fitting_budget(num_decode_rows, budget(num_decode_rows, num_kv_tokens, num_computed))
+
+    return fitting
 
 
 def _warm_runner(

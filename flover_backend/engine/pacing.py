@@ -8,6 +8,7 @@ one and a half. Knows times and numbers of rows; nothing of devices or requests.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable
 
 from flover_backend.scheduler.plan import Plan
@@ -15,6 +16,8 @@ from flover_backend.scheduler.plan import Plan
 FIRST_LEAD_S, MIN_LEAD_S, MAX_LEAD_S = 2e-3, 0.8e-3, 8e-3
 SLACK_S = 0.8e-3
 """A launch should be over so long before the device needs it; time for a busy host to be late."""
+PROMPT_BLOCK = 32
+"""Prompt tokens of an iteration are told apart by so many: graphs of mixed iterations are hardly finer."""
 FORGETTING = 0.1
 """How fast an iteration's expected time grows with later ones that take longer (contexts grow); shorter ones count
 at once."""
@@ -23,16 +26,16 @@ SHRINKING, GROWING = 0.05, 1.0
 
 
 class Pacer:
-    """Owns the expected times of decode iterations by rows, and the lead that planning and launching need."""
+    """Owns the expected times of iterations by prompt tokens and rows, and the lead that planning and launching need."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.due = 0.0
         """Seconds of the clock; nothing is gained by planning before."""
         self.lead = FIRST_LEAD_S
-        self._expected: dict[int, float] = {}
-        self._running_rows: int | None = None
-        """Of the launched iteration, when it only decodes; its time can then be expected of another one."""
+        self._expected: defaultdict[int, dict[int, float]] = defaultdict(dict)
+        self._running: tuple[int, int] | None = None
+        """What the launched iteration computes, `_size_of` it."""
         self._began = 0.0
         self._returned = 0.0
         self._was_paced = False
@@ -47,22 +50,32 @@ class Pacer:
         None: there was none to wait for, or the runner does not run ahead.
         """
         now = self._clock()
-        if waited is not None and self._running_rows is not None:
-            self._ended(self._running_rows, now - self._began, waited)
-        decodes_only = not plan.is_empty and not plan.chunks
-        self._running_rows = plan.num_rows if decodes_only else None
+        if waited is not None and self._running is not None:
+            self._ended(self._running, now - self._began, waited)
+        self._running = None if plan.is_empty else _size_of(plan)
         self._began = self._returned = now
-        self.due = 0.0 if plan.is_empty else now + self._expect(plan.num_rows) - self.lead
+        self.due = 0.0 if self._running is None else now + self._expect(*self._running) - self.lead
 
-    def _ended(self, num_rows: int, seconds: float, waited: float) -> None:
-        known = self._expected.get(num_rows, seconds)
-        self._expected[num_rows] = min(seconds, known + FORGETTING * (seconds - known))
+    def _ended(self, size: tuple[int, int], seconds: float, waited: float) -> None:
+        prompt_blocks, num_rows = size
+        expected = self._expected[prompt_blocks]
+        known = expected.get(num_rows, seconds)
+        expected[num_rows] = min(seconds, known + FORGETTING * (seconds - known))
         if self._was_paced:
             late = SLACK_S - waited
             share = GROWING if late > SLACK_S / 2 else SHRINKING
             self.lead = min(max(self.lead + share * late, MIN_LEAD_S), MAX_LEAD_S)
 
-    def _expect(self, num_rows: int) -> float:
-        """At least so long: no iteration is shorter than one of fewer rows."""
-        fewer = [rows for rows in self._expected if rows <= num_rows]
-        return self._expected[max(fewer)] if fewer else 0.0
+    def _expect(self, prompt_blocks: int, num_rows: int) -> float:
+        """At least so long: no iteration is shorter than one of fewer rows, or than one without prompts."""
+        expected = self._expected[prompt_blocks]
+        fewer = [rows for rows in expected if rows <= num_rows]
+        if fewer:
+            return expected[max(fewer)]
+        return self._expect(0, num_rows) if prompt_blocks else 0.0
+
+
+def _size_of(plan: Plan) -> tuple[int, int]:
+    """Blocks of prompt tokens, rows."""
+    num_prompt_tokens = sum(len(chunk.token_ids) for chunk in plan.chunks)
+    return -(-num_prompt_tokens // PROMPT_BLOCK), plan.num_rows

@@ -212,7 +212,7 @@ class EngineService:
 
     def _publish(self, updates: list[SequenceUpdate | RequestEnded], now: float) -> None:
         news: dict[int, FrontNews] = {}
-        for update in updates:
+        for update in sorted(updates, key=self._can_wait):
             live = self._live.get(update.key)
             if live is None:
                 continue
@@ -224,6 +224,11 @@ class EngineService:
         for connection, front in news.items():
             for message in front.messages():
                 self._connections.post(connection, message)
+
+    def _can_wait(self, update: SequenceUpdate | RequestEnded) -> bool:
+        """First tokens go out first: whoever waits for one has waited for a whole prompt."""
+        live = self._live.get(update.key)
+        return live is None or live.has_first_token
 
     def _pass_on(self, front: FrontNews, update: SequenceUpdate, now: float) -> None:
         live = self._live.get(update.key)

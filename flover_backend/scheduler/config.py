@@ -20,8 +20,8 @@ class SchedulerConfig:
     num_blocks: int
     """Blocks that requests can use; the null block is not counted."""
     reorder: ReorderMode = "rows"
-    prefill_token_budget: int | Callable[[int], int] = 512
-    """Most prompt tokens in one iteration, or a function of the number of rows that decode in it. At least 1."""
+    prefill_token_budget: int | Callable[[int, int, int], int] = 512
+    """Most prompt tokens in one iteration, or a function of `prefill_budget`'s arguments. At least 1."""
     max_queued_requests: int = 1024
     max_queued_tokens: int = 1 << 20
     pipeline_depth: int = 0
@@ -48,10 +48,13 @@ class SchedulerConfig:
         """Blocks that hold the keys and values of `num_tokens` tokens."""
         return -(-num_tokens // self.block_size)
 
-    def prefill_budget(self, num_decode_rows: int) -> int:
-        """Prompt tokens that may run beside `num_decode_rows` decoding rows. Raises ValueError below 1."""
+    def prefill_budget(self, num_decode_rows: int, num_kv_tokens: int = 0, num_computed: int = 0) -> int:
+        """Prompt tokens that may run beside `num_decode_rows` rows that attend to `num_kv_tokens` tokens.
+
+        num_computed: tokens behind the piece that comes first. Raises ValueError below 1.
+        """
         budget = self.prefill_token_budget
-        tokens = budget if isinstance(budget, int) else budget(num_decode_rows)
+        tokens = budget if isinstance(budget, int) else budget(num_decode_rows, num_kv_tokens, num_computed)
         if tokens < 1:
             raise ValueError(f"prefill_token_budget is {tokens} beside {num_decode_rows} rows; at least 1 is needed")
         return tokens

@@ -24,14 +24,23 @@ class Prefill:
 
     def schedule(self, draft: Draft) -> None:
         """Fill the budget beside `draft.decodes`. Who was preempted for these needs more blocks than it gave back."""
-        budget = self._config.prefill_budget(len(draft.decodes))
-        if len(self._residents) and self._residents.newest().state is SequenceState.PREFILL:
-            budget -= self._advance(self._residents.newest(), budget, draft)
+        half_done = self._half_done()
+        if half_done is None and self._queue.head() is None:
+            return
+        num_kv_tokens = sum(sequence.num_computed for sequence in draft.decodes)
+        num_computed = half_done.num_computed if half_done is not None else 0
+        budget = self._config.prefill_budget(len(draft.decodes), num_kv_tokens, num_computed)
+        if half_done is not None:
+            budget -= self._advance(half_done, budget, draft)
         while budget > 0:
             sequence = self._admit_next(draft)
             if sequence is None:
                 break
             budget -= self._advance(sequence, budget, draft)
+
+    def _half_done(self) -> Sequence | None:
+        newest = self._residents.newest() if len(self._residents) else None
+        return newest if newest is not None and newest.state is SequenceState.PREFILL else None
 
     def _admit_next(self, draft: Draft) -> Sequence | None:
         """The head of the queue, if it fits now; nobody overtakes it.

@@ -7,28 +7,40 @@ import torch
 
 from flover_backend.engine.costs import JOIN_COST, DeviceSpeed, IterationCost, device_speed
 
-SMOLLM2 = IterationCost(651_000_000, 269_000_000, 30, device_speed(torch.device("cpu"), torch.float32, 2))
-LLAMA_13B_ON_H200 = IterationCost(
-    26_030_000_000, 26_030_000_000, 40, device_speed(torch.device("cuda"), torch.float16, 1)
+H200 = device_speed(torch.device("cuda"), torch.float16, 1)
+SMOLLM2 = IterationCost(
+    651_000_000, 269_000_000, 69_120, 46_080, 30, device_speed(torch.device("cpu"), torch.float32, 2)
 )
-GPTJ_6B_ON_H200 = IterationCost(
-    12_102_000_000, 12_102_000_000, 28, device_speed(torch.device("cuda"), torch.float16, 1)
-)
+LLAMA_13B = IterationCost(26_030_000_000, 26_030_000_000, 819_200, 819_200, 40, H200)
+LLAMA3_8B = IterationCost(16_060_000_000, 16_060_000_000, 524_288, 131_072, 32, H200)
+GPTJ_6B = IterationCost(12_102_000_000, 12_102_000_000, 458_752, 458_752, 28, H200)
 
 
-@pytest.mark.parametrize("cost", [SMOLLM2, LLAMA_13B_ON_H200, GPTJ_6B_ON_H200])
-@pytest.mark.parametrize("rows", [1, 2, 8, 31, 32, 256, 4096])
-def test_a_full_budget_costs_running_rows_at_most_two_and_a_half_iterations(cost, rows):
-    budget = cost.prefill_token_budget(rows)
-    assert budget >= 1
-    assert cost.seconds(rows + budget) <= JOIN_COST * cost.seconds(rows)
-    assert cost.seconds(rows + budget + 2) > JOIN_COST * cost.seconds(rows) * 0.99
+@pytest.mark.parametrize("cost", [SMOLLM2, LLAMA_13B, LLAMA3_8B, GPTJ_6B])
+@pytest.mark.parametrize("rows", [1, 2, 8, 31, 32, 256])
+@pytest.mark.parametrize(("context", "num_computed"), [(0, 0), (300, 0), (300, 3900)])
+def test_a_full_budget_costs_running_rows_at_most_two_and_a_half_iterations(cost, rows, context, num_computed):
+    def seconds(num_prompt: int) -> float:
+        return cost.seconds(rows + num_prompt, rows * context, num_prompt * (num_computed + num_prompt / 2))
+
+    budget = cost.prefill_token_budget(rows, rows * context, num_computed)
+    limit = JOIN_COST * cost.seconds(rows, rows * context)
+    assert 1 <= budget and seconds(budget) <= limit
+    assert seconds(budget + 1) > limit or budget == cost.prefill_token_budget(0)
+
+
+def test_the_more_rows_read_the_more_prompt_tokens_hide_behind_it_and_fewer_behind_a_long_context():
+    budgets = [LLAMA_13B.prefill_token_budget(25, num_kv_tokens) for num_kv_tokens in (0, 8_000, 60_000, 10**7)]
+    assert budgets == sorted(set(budgets)) and budgets[-1] == 4096
+    behind = [LLAMA3_8B.prefill_token_budget(32, 3_000, num_computed) for num_computed in (0, 1_000, 4_000, 30_000)]
+    assert behind == sorted(set(behind), reverse=True)
 
 
 def test_without_running_rows_the_budget_is_large():
     assert SMOLLM2.prefill_token_budget(0) > 3 * SMOLLM2.prefill_token_budget(1)
-    assert LLAMA_13B_ON_H200.prefill_token_budget(0) == 4096
+    assert LLAMA_13B.prefill_token_budget(0) == 4096
+    assert 64 <= LLAMA_13B.prefill_token_budget(0, 0, 10**6) < 4096
 
 
 def test_a_tiny_model_is_bounded_by_tokens_not_by_time():
-    assert IterationCost(1000, 1000, 1, DeviceSpeed(1e9, 1e9)).prefill_token_budget(0) == 4096
+    assert IterationCost(1000, 1000, 10, 10, 1, DeviceSpeed(1e9, 1e9, 1e9)).prefill_token_budget(0) == 4096

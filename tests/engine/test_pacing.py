@@ -103,13 +103,36 @@ def test_short_iterations_are_not_waited_for() -> None:
     assert device.pacer.due <= device.now
 
 
-def test_prompts_and_empty_plans_teach_nothing() -> None:
+def mixed(rows: int, prompt: int) -> Plan:
+    return Plan(0, rows, chunks=[Chunk(rows - 1, 0, [1] * prompt, samples=True)], decode_rows=list(range(rows - 1)))
+
+
+def test_iterations_with_prompts_are_expected_by_their_size() -> None:
+    device = SimulatedDevice()
+    for _ in range(30):
+        run(device, 4, 25, lambda number: 8e-3)
+        device.iterate(mixed(25, 350), 17e-3)
+        run(device, 4, 25, lambda number: 8e-3)
+        device.iterate(mixed(25, 60), 10e-3)
+    assert device.idle_s == 0.0
+    device.iterate(mixed(25, 345), 17e-3)
+    assert device.pacer.due > device.now + 13e-3
+    device.iterate(mixed(25, 50), 10e-3)
+    assert device.pacer.due < device.now + 10e-3, "a smaller prompt takes less"
+    device.iterate(decode(25), 8e-3)
+    assert device.pacer.due < device.now + 8e-3, "the others were the prompts'"
+
+
+def test_unknown_prompts_expect_what_the_rows_take_alone() -> None:
     device = SimulatedDevice()
     run(device, 5, 2, lambda number: 7e-3)
-    mixed = Plan(0, 2, chunks=[Chunk(1, 0, [1, 2], samples=True)], decode_rows=[0])
-    device.iterate(mixed, 90e-3)
-    device.iterate(decode(2), 7e-3)
-    assert device.pacer.due < device.now + 7e-3, "the 90 ms were the prompt's"
+    device.iterate(mixed(2, 400), 90e-3)
+    assert device.now < device.pacer.due < device.now + 7e-3
+
+
+def test_empty_plans_are_never_waited_for() -> None:
+    device = SimulatedDevice()
+    run(device, 5, 2, lambda number: 7e-3)
     device.iterate(Plan(0, 0), 0.0)
     assert device.pacer.due == 0.0
 

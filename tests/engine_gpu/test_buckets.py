@@ -4,6 +4,7 @@ import pytest
 
 from flover_backend.engine.gpu.buckets import (
     MAX_GRAPHED_TOKENS,
+    TILE,
     bucket_of,
     fitting_budget,
     row_buckets,
@@ -34,12 +35,20 @@ def test_more_than_the_largest_is_told():
         bucket_of(row_buckets(8), 9)
 
 
-def test_a_budget_fills_a_graph_where_it_can():
+def test_a_budget_fills_tiles_or_a_graph_where_it_can():
     sizes = token_buckets(MAX_GRAPHED_TOKENS)
     for rows in (1, 5, 32, 250):
         for budget in (1, 7, 100, 226, 400, 700):
             fitting = fitting_budget(rows, budget)
-            assert 1 <= fitting <= budget
-            assert rows + fitting in sizes or fitting == budget
+            assert budget / 2 <= fitting <= budget
+            assert rows + fitting in sizes or fitting == budget or (rows + fitting) % TILE == 0
     assert fitting_budget(32, 226) == 256 - 32
-    assert fitting_budget(0, 8192) == 8192
+    assert fitting_budget(25, 400) == 384 - 25
+    assert fitting_budget(250, 50) == 50, "6 would fill a tile"
+    assert fitting_budget(3, 60) == 48 - 3
+
+
+def test_beside_rows_a_budget_stays_within_the_graphs():
+    assert fitting_budget(0, 4096) == 4096
+    assert fitting_budget(24, 4096) == MAX_GRAPHED_TOKENS - 24
+    assert fitting_budget(2000, 4096) >= TILE / 2

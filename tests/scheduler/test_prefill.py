@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from schedule_loop import Loop, make_config, make_request
 
+from flover_backend.scheduler.plan import StepResult
+from flover_backend.scheduler.scheduler import Scheduler
+
 
 def chunks(loop: Loop, step: int) -> list[tuple[int, int, int, bool]]:
     return [(chunk.row, chunk.start, len(chunk.token_ids), chunk.samples) for chunk in loop.plans[step].chunks]
@@ -42,7 +45,7 @@ def test_a_long_prompt_runs_in_chunks_while_others_decode():
 def test_the_budget_may_depend_on_the_number_of_decoding_rows():
     seen: list[int] = []
 
-    def budget(num_decode_rows: int) -> int:
+    def budget(num_decode_rows, num_kv_tokens, num_computed) -> int:
         seen.append(num_decode_rows)
         return 12 if num_decode_rows == 0 else 2
 
@@ -58,7 +61,7 @@ def test_the_budget_may_depend_on_the_number_of_decoding_rows():
 
 
 def test_a_budget_below_1_is_an_error_that_says_so():
-    loop = Loop(make_config(prefill_token_budget=lambda num_decode_rows: 0))
+    loop = Loop(make_config(prefill_token_budget=lambda *beside: 0))
     loop.scheduler.add(make_request(0))
     with pytest.raises(ValueError, match="prefill_token_budget is 0 beside 0 rows; at least 1"):
         loop.scheduler.plan()
@@ -74,3 +77,23 @@ def test_prompt_tokens_count_once_even_when_recomputed_or_sampled_n_times():
     assert counters.prompt_tokens == 13 < counters.prefill_tokens
     assert counters.generated_tokens == 10 + 2 * 6
     loop.check_against_lone_runs()
+
+
+def test_a_budget_is_asked_for_with_what_the_rows_attend_to_and_what_is_behind_the_piece():
+    asked = []
+
+    def budget(num_decode_rows: int, num_kv_tokens: int, num_computed: int) -> int:
+        asked.append((num_decode_rows, num_kv_tokens, num_computed))
+        return 5
+
+    scheduler = Scheduler(make_config(prefill_token_budget=budget))
+    scheduler.add(make_request(0, num_prompt=5, max_tokens=8))
+    for _ in range(2):
+        plan = scheduler.plan()
+        scheduler.commit(StepResult(plan.step, [7]))
+    assert asked == [(0, 0, 0)], "nothing is asked for where no prompt waits"
+    scheduler.add(make_request(1, num_prompt=12))
+    for _ in range(2):
+        plan = scheduler.plan()
+        scheduler.commit(StepResult(plan.step, [7]))
+    assert asked[1:] == [(1, 7, 0), (1, 8, 5)]

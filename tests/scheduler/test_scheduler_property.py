@@ -8,7 +8,7 @@ from schedule_loop import Clock, Loop, make_config, make_request
 
 from flover_backend.errors import DoesNotFit, QueueFull
 
-BUDGETS = (1, 3, 8, 64, lambda num_decode_rows: max(1, 12 - 3 * num_decode_rows))
+BUDGETS = (1, 3, 8, 64, lambda num_decode_rows, num_kv_tokens, num_computed: max(1, 12 - 3 * num_decode_rows))
 
 configs = st.builds(
     lambda capacity, block_size, **rest: dict(num_blocks=capacity // block_size, block_size=block_size, **rest),
