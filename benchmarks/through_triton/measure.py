@@ -201,13 +201,16 @@ class Through:
             "chat, own generator": lambda: generate(target, work, "triton", model),
         }
         for part, run in clients.items():
-            try:
-                seen = seen_of(run(), work)
-            except MeasurementFailed as error:
-                self._tell(f"{part}: NOT MEASURED: {error}")
-                continue
-            self._tell(f"{part}: {in_words(seen)}")
-            yield Measured(part=part, model=model, streams=count, seen=[seen])
+            seen = []
+            for _ in range(asked.repeats):
+                try:
+                    seen.append(seen_of(run(), work))
+                except MeasurementFailed as error:
+                    self._tell(f"{part}: NOT MEASURED: {error}")
+                    continue
+                self._tell(f"{part}: {in_words(seen[-1])}")
+            if seen:
+                yield Measured(part=part, model=model, streams=count, seen=seen)
 
     def pytriton(self) -> Measured:
         """A burst on a PyTriton program."""

@@ -26,7 +26,7 @@ SHRINKING, GROWING = 0.05, 1.0
 
 
 class Pacer:
-    """Owns the expected times of iterations by prompt tokens and rows, and the lead that planning and launching need."""
+    """Owns the expected times of iterations by prompt tokens and rows, and the lead that a launch needs."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
