@@ -11,7 +11,7 @@ from flover_backend.channel import EngineInfo
 from flover_backend.config import ModelJson, to_json
 from flover_backend.engine.costs import IterationCost
 from flover_backend.engine.engine import Engine
-from flover_backend.engine.gpu.buckets import fitting_budget
+from flover_backend.engine.gpu.buckets import fitting_budget, graphed_budget
 from flover_backend.engine.interface import Runner
 from flover_backend.engine.reserve import reserve_for
 from flover_backend.engine.rowstate import RowState
@@ -69,6 +69,7 @@ def build_engine(config: ModelJson, model: Model, progress: Callable[[str, float
         num_blocks=num_blocks,
         reorder=config.reorder,
         prefill_token_budget=budget,
+        split_budget=fitting_budget if callable(budget) and model.device.type == "cuda" else None,
         max_queued_requests=config.max_queued_requests,
         max_queued_tokens=config.max_queued_tokens,
         pipeline_depth=1 if model.device.type == "cuda" else 0,
@@ -100,10 +101,10 @@ def _default_budget(model: Model) -> Callable[[int, int, int], int]:
     if model.device.type != "cuda":
         return budget
 
-    def fitting(num_decode_rows: int, num_kv_tokens: int, num_computed: int) -> int:
-        return fitting_budget(num_decode_rows, budget(num_decode_rows, num_kv_tokens, num_computed))
+    def graphed(num_decode_rows: int, num_kv_tokens: int, num_computed: int) -> int:
+        return graphed_budget(num_decode_rows, budget(num_decode_rows, num_kv_tokens, num_computed))
 
-    return fitting
+    return graphed
 
 
 def _warm_runner(

@@ -22,6 +22,9 @@ class SchedulerConfig:
     reorder: ReorderMode = "rows"
     prefill_token_budget: int | Callable[[int, int, int], int] = 512
     """Most prompt tokens in one iteration, or a function of `prefill_budget`'s arguments. At least 1."""
+    split_budget: Callable[[int, int], int] | None = None
+    """Of a number of decoding rows and the budget beside them, what a prompt that has to be split is given: at most
+    the budget. None: all of it."""
     max_queued_requests: int = 1024
     max_queued_tokens: int = 1 << 20
     pipeline_depth: int = 0

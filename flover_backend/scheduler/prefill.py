@@ -27,16 +27,16 @@ class Prefill:
         half_done = self._half_done()
         if half_done is None and self._queue.head() is None:
             return
-        num_kv_tokens = sum(sequence.num_computed for sequence in draft.decodes)
-        num_computed = half_done.num_computed if half_done is not None else 0
-        budget = self._config.prefill_budget(len(draft.decodes), num_kv_tokens, num_computed)
+        num_rows, num_kv_tokens = len(draft.decodes), sum(sequence.num_computed for sequence in draft.decodes)
+        budget = self._config.prefill_budget(num_rows, num_kv_tokens, half_done.num_computed if half_done else 0)
+        spare = budget - self._config.split_budget(num_rows, budget) if self._config.split_budget else 0
         if half_done is not None:
-            budget -= self._advance(half_done, budget, draft)
-        while budget > 0:
+            budget -= self._advance(half_done, budget, spare, draft)
+        while budget > spare:
             sequence = self._admit_next(draft)
             if sequence is None:
                 break
-            budget -= self._advance(sequence, budget, draft)
+            budget -= self._advance(sequence, budget, spare, draft)
 
     def _half_done(self) -> Sequence | None:
         newest = self._residents.newest() if len(self._residents) else None
@@ -57,11 +57,12 @@ class Prefill:
         draft.joins.append(sequence)
         return sequence
 
-    def _advance(self, sequence: Sequence, budget: int, draft: Draft) -> int:
-        """Schedule as much of a prompt as the budget allows; the number of tokens."""
+    def _advance(self, sequence: Sequence, budget: int, spare: int, draft: Draft) -> int:
+        """Schedule the rest of a prompt if the budget allows, or a piece that leaves `spare` of it; the tokens."""
         start = sequence.num_computed
-        length = min(budget, sequence.num_tokens - start)
-        samples = start + length == sequence.num_tokens
+        rest = sequence.num_tokens - start
+        length = rest if rest <= budget else budget - spare
+        samples = length == rest
         draft.pieces.append(Piece(sequence, start, length, samples))
         sequence.num_computed += length
         if samples:

@@ -7,6 +7,7 @@ from flover_backend.engine.gpu.buckets import (
     TILE,
     bucket_of,
     fitting_budget,
+    graphed_budget,
     row_buckets,
     token_buckets,
 )
@@ -49,6 +50,7 @@ def test_a_budget_fills_tiles_or_a_graph_where_it_can():
 
 
 def test_beside_rows_a_budget_stays_within_the_graphs():
-    assert fitting_budget(0, 4096) == 4096
-    assert fitting_budget(24, 4096) == MAX_GRAPHED_TOKENS - 24
-    assert fitting_budget(2000, 4096) >= TILE / 2
+    assert graphed_budget(0, 4096) == 4096
+    assert graphed_budget(24, 4096) == MAX_GRAPHED_TOKENS - 24
+    assert graphed_budget(24, 300) == 300
+    assert graphed_budget(2000, 4096) == TILE

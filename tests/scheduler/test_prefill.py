@@ -97,3 +97,13 @@ def test_a_budget_is_asked_for_with_what_the_rows_attend_to_and_what_is_behind_t
         plan = scheduler.plan()
         scheduler.commit(StepResult(plan.step, [7]))
     assert asked[1:] == [(1, 7, 0), (1, 8, 5)]
+
+
+def test_a_prompt_that_must_be_split_leaves_the_spare_part_of_the_budget_and_one_that_fits_takes_it():
+    loop = Loop(make_config(prefill_token_budget=10, split_budget=lambda num_decode_rows, budget: budget - 2))
+    for key, num_prompt in enumerate((19, 10, 3, 6, 30)):
+        loop.add(make_request(key, num_prompt=num_prompt, max_tokens=2))
+    loop.run()
+    lengths = [[len(chunk.token_ids) for chunk in plan.chunks] for plan in loop.plans if plan.chunks]
+    assert lengths[:5] == [[8], [8], [3, 5], [5, 3], [6, 2]]
+    loop.check_against_lone_runs()

@@ -18,6 +18,7 @@ configs = st.builds(
     max_model_len=st.sampled_from((28, 40)),
     reorder=st.sampled_from(("none", "rows", "compact")),
     prefill_token_budget=st.sampled_from(BUDGETS),
+    split_budget=st.sampled_from((None, lambda num_decode_rows, budget: -(-2 * budget // 3))),
     max_queued_requests=st.sampled_from((100, 100, 2)),
     max_queued_tokens=st.sampled_from((1000, 1000, 16)),
     pipeline_depth=st.sampled_from((0, 1, 2)),

@@ -29,14 +29,17 @@ def token_buckets(max_tokens: int) -> list[int]:
     return sizes
 
 
+def graphed_budget(num_rows: int, budget: int) -> int:
+    """`budget` prompt tokens, but beside decoding rows no more than graphs hold: larger products are no faster a token,
+    and the rows would wait longer."""
+    return min(budget, max(MAX_GRAPHED_TOKENS - num_rows, TILE)) if num_rows else budget
+
+
 def fitting_budget(num_rows: int, budget: int) -> int:
     """At most `budget` prompt tokens beside `num_rows` decoding rows: so many that products have few empty tiles.
 
-    Multiples of `TILE` tokens in all, where that leaves half the budget; of few tokens, so many as fill a graph. Where
-    rows decode, no more than graphs hold: larger products are no faster a token, and the rows would wait longer.
+    Multiples of `TILE` tokens in all, where that leaves half the budget; of few tokens, so many as fill a graph.
     """
-    if num_rows:
-        budget = min(budget, max(MAX_GRAPHED_TOKENS - num_rows, TILE))
     total = num_rows + budget
     filled = total // TILE * TILE - num_rows
     if total < TILE:
