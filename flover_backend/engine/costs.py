@@ -89,9 +89,9 @@ class IterationCost:
         num_computed: tokens of the prompt that are behind it already. However much the rows read, no more than fit an
         iteration without them.
         """
-        idle = max(MIN_IDLE_TOKENS, self._most_tokens(IDLE_SECONDS, 0, 0, 0))
+        idle = max(MIN_IDLE_TOKENS, self._most_tokens(IDLE_SECONDS, 0, 0, num_computed))
         if num_decode_rows == 0:
-            return max(MIN_IDLE_TOKENS, self._most_tokens(IDLE_SECONDS, 0, 0, num_computed))
+            return idle
         limit = JOIN_COST * self.seconds(num_decode_rows, num_kv_tokens)
         return max(1, min(idle, self._most_tokens(limit, num_decode_rows, num_kv_tokens, num_computed)))
 
