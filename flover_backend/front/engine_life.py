@@ -17,6 +17,8 @@ from flover_backend.stub_memory import arguments_of
 
 LOOK_S = 0.5
 """A front looks at its socket for so long before it judges once more."""
+LATE_LOOK_S = 0.05
+"""Likewise once a heartbeat was bad: the other fronts are to hear it too before one of them kills the engine."""
 SILENCE_S = 3.5
 """An engine sends a heartbeat every 0.5 s."""
 BUSY_SILENCE_S = 30.0
@@ -43,8 +45,8 @@ class EngineLife:
 
     @property
     def look_s(self) -> float:
-        """How long to look for the next message: not at all once a heartbeat was bad, but for a better one."""
-        return LOOK_S if self._late is None else 0.0
+        """How long to look for the next message: not for long once a heartbeat was bad, but for a better one."""
+        return LOOK_S if self._late is None else LATE_LOOK_S
 
     def heard(self) -> None:
         """It has sent something."""

@@ -191,7 +191,7 @@ def test_a_gpu_without_the_language_of_its_kernels(monkeypatch: pytest.MonkeyPat
     [
         (4 * GIB, "ok", "are left"),
         (700 << 20, "warn", "Triton and the fronts need some too"),
-        (190 << 20, "fail", "too much"),
+        (175 << 20, "fail", "too much"),
     ],
 )
 def test_the_rest_is_judged(monkeypatch: pytest.MonkeyPatch, free: int, level: str, said: str) -> None:

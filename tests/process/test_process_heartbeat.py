@@ -16,7 +16,7 @@ from flover_backend.bundled import path_of
 from flover_backend.channel import Heartbeat
 from flover_backend.engine.allowance import FLOOR_S, SLACK, Allowance
 from flover_backend.engine.pulse import INTERVAL_S, Pulse
-from flover_backend.front.engine_life import BUSY_SILENCE_S, LOOK_S, SILENCE_S, EngineLife
+from flover_backend.front.engine_life import LATE_LOOK_S, BUSY_SILENCE_S, LOOK_S, SILENCE_S, EngineLife
 from flover_backend.models.load import load_model
 from flover_backend.request import Request, SamplingParams
 from flover_backend.scheduler.plan import Chunk, Plan
@@ -129,7 +129,7 @@ def test_a_bad_heartbeat_counts_only_when_no_better_one_has_come(sleeper: subpro
     life = EngineLife(sleeper.pid, "stem")
     assert life.look_s == LOOK_S
     life.beat(Heartbeat(4.0, 3.0))
-    assert life.look_s == 0.0, "it looks for what has come since, and judges then"
+    assert life.look_s == LATE_LOOK_S, "it looks for what has come since, and judges then"
     life.beat(Heartbeat(0.0, 3.0))
     assert life.nothing_came() is None
     life.beat(Heartbeat(4.0, 3.0))
