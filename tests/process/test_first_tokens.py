@@ -9,7 +9,7 @@ from typing import Any
 
 import echo_core
 
-from flover_backend.channel import Hello, Submit, Tokens, ToFront
+from flover_backend.channel import Hello, Submit, ToFront, Tokens
 from flover_backend.config import ModelJson
 from flover_backend.engine.peer import Attached
 from flover_backend.engine.service import EngineService

@@ -16,7 +16,7 @@ from flover_backend.bundled import path_of
 from flover_backend.channel import Heartbeat
 from flover_backend.engine.allowance import FLOOR_S, SLACK, Allowance
 from flover_backend.engine.pulse import INTERVAL_S, Pulse
-from flover_backend.front.engine_life import LATE_LOOK_S, BUSY_SILENCE_S, LOOK_S, SILENCE_S, EngineLife
+from flover_backend.front.engine_life import BUSY_SILENCE_S, LATE_LOOK_S, LOOK_S, SILENCE_S, EngineLife
 from flover_backend.models.load import load_model
 from flover_backend.request import Request, SamplingParams
 from flover_backend.scheduler.plan import Chunk, Plan
