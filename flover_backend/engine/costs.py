@@ -17,6 +17,9 @@ JOIN_COST = 2.5
 IDLE_SECONDS = 0.5
 """Longest iteration where no row decodes: new arrivals and cancellations wait for its end."""
 MIN_IDLE_TOKENS, MAX_IDLE_TOKENS = 64, 4096
+ATTENTION_TILE = 128
+"""Tokens of a prompt that attend at once (kernels/gpu/prefill_attention.py): a smaller piece hardly costs less, however
+much is behind it, and a long prompt would take thousands of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +89,18 @@ class IterationCost:
     def prefill_token_budget(self, num_decode_rows: int, num_kv_tokens: int = 0, num_computed: int = 0) -> int:
         """Most prompt tokens beside `num_decode_rows` rows that attend to `num_kv_tokens` tokens; at least 1.
 
-        num_computed: tokens of the prompt that are behind it already. However much the rows read, no more than fit an
-        iteration without them.
+        num_computed: tokens of the prompt that are behind it already; for them alone it falls to no less than
+        `ATTENTION_TILE`. However much the rows read, no more than fit an iteration without them.
         """
-        idle = max(MIN_IDLE_TOKENS, self._most_tokens(IDLE_SECONDS, 0, 0, num_computed))
-        if num_decode_rows == 0:
-            return idle
         limit = JOIN_COST * self.seconds(num_decode_rows, num_kv_tokens)
-        return max(1, min(idle, self._most_tokens(limit, num_decode_rows, num_kv_tokens, num_computed)))
+
+        def budget(num_computed: int) -> int:
+            idle = max(MIN_IDLE_TOKENS, self._most_tokens(IDLE_SECONDS, 0, 0, num_computed))
+            if num_decode_rows == 0:
+                return idle
+            return max(1, min(idle, self._most_tokens(limit, num_decode_rows, num_kv_tokens, num_computed)))
+
+        return max(min(budget(0), ATTENTION_TILE), budget(num_computed)) if num_computed else budget(0)
 
     def _most_tokens(self, limit: float, num_decode_rows: int, num_kv_tokens: int, num_computed: int) -> int:
         """Prompt tokens of the longest iteration that takes at most `limit` seconds."""

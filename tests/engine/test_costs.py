@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flover_backend.engine.costs import JOIN_COST, DeviceSpeed, IterationCost, device_speed
+from flover_backend.engine.costs import ATTENTION_TILE, JOIN_COST, DeviceSpeed, IterationCost, device_speed
 
 H200 = device_speed(torch.device("cuda"), torch.float16, 1)
 SMOLLM2 = IterationCost(
@@ -25,15 +25,26 @@ def test_a_full_budget_costs_running_rows_at_most_two_and_a_half_iterations(cost
 
     budget = cost.prefill_token_budget(rows, rows * context, num_computed)
     limit = JOIN_COST * cost.seconds(rows, rows * context)
-    assert budget >= 1 and seconds(budget) <= limit
-    assert seconds(budget + 1) > limit or budget == cost.prefill_token_budget(0, 0, num_computed)
+    least = min(ATTENTION_TILE, cost.prefill_token_budget(rows, rows * context))
+    assert budget >= 1 and (seconds(budget) <= limit or budget == least)
+    assert seconds(budget + 1) > limit or budget >= cost.prefill_token_budget(0, 0, num_computed)
 
 
 def test_the_more_rows_read_the_more_prompt_tokens_hide_behind_it_and_fewer_behind_a_long_context():
     budgets = [LLAMA_13B.prefill_token_budget(25, num_kv_tokens) for num_kv_tokens in (0, 8_000, 60_000, 10**7)]
     assert budgets == sorted(set(budgets)) and budgets[-1] == 4096
-    behind = [LLAMA3_8B.prefill_token_budget(32, 3_000, num_computed) for num_computed in (0, 1_000, 4_000, 30_000)]
+    behind = [LLAMA3_8B.prefill_token_budget(32, 3_000, num_computed) for num_computed in (0, 1_000, 4_000, 90_000)]
     assert behind == sorted(set(behind), reverse=True)
+
+
+@pytest.mark.parametrize("cost", [LLAMA_13B, LLAMA3_8B])
+@pytest.mark.parametrize("rows", [1, 32])
+def test_a_very_long_prompt_takes_no_more_pieces_than_tiles(cost, rows):
+    num_computed, pieces = 0, 0
+    while num_computed < 131_072:
+        num_computed += cost.prefill_token_budget(rows, rows * 500, num_computed)
+        pieces += 1
+    assert pieces <= 131_072 / ATTENTION_TILE
 
 
 def test_without_running_rows_the_budget_is_large():

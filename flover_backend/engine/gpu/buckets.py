@@ -30,8 +30,8 @@ def token_buckets(max_tokens: int) -> list[int]:
 
 
 def graphed_budget(num_rows: int, budget: int) -> int:
-    """`budget` prompt tokens, but beside decoding rows no more than graphs hold: larger products are no faster a token,
-    and the rows would wait longer."""
+    """`budget` prompt tokens, but beside decoding rows no more than graphs hold (or a tile, if the rows leave less):
+    larger products are no faster a token, and the rows would wait longer."""
     return min(budget, max(MAX_GRAPHED_TOKENS - num_rows, TILE)) if num_rows else budget
 
 
