@@ -37,7 +37,7 @@ from flover_backend.engine.connections import Connections
 from flover_backend.engine.drain import DrainState
 from flover_backend.engine.held import EndedRequest
 from flover_backend.engine.interface import EngineCore, RequestEnded, SequenceUpdate
-from flover_backend.engine.live import LiveRequests
+from flover_backend.engine.live import LiveRequest, LiveRequests
 from flover_backend.engine.outgoing import FrontNews
 from flover_backend.engine.peer import Attached, Detached, Event
 from flover_backend.engine.pulse import Pulse
@@ -218,9 +218,9 @@ class EngineService:
                 continue
             front = news.setdefault(live.connection, FrontNews())
             if isinstance(update, RequestEnded):
-                self._end_whole(front, update, now)
+                self._end_whole(front, live, update, now)
             else:
-                self._pass_on(front, update, now)
+                self._pass_on(front, live, update, now)
         for connection, front in news.items():
             for message in front.messages():
                 self._connections.post(connection, message)
@@ -230,9 +230,7 @@ class EngineService:
         live = self._live.get(update.key)
         return live is None or live.has_first_token
 
-    def _pass_on(self, front: FrontNews, update: SequenceUpdate, now: float) -> None:
-        live = self._live.get(update.key)
-        assert live is not None
+    def _pass_on(self, front: FrontNews, live: LiveRequest, update: SequenceUpdate, now: float) -> None:
         sequence = live.sequences[update.index]
         self._metrics.tokens(live, sequence, len(update.token_ids), now)
         if update.token_ids and not live.has_first_token:
@@ -247,14 +245,12 @@ class EngineService:
             if live.is_over:
                 self._over(EndedRequest(live, update.finish.name.lower(), now, update.index))
 
-    def _end_whole(self, front: FrontNews, update: RequestEnded, now: float) -> None:
+    def _end_whole(self, front: FrontNews, live: LiveRequest, update: RequestEnded, now: float) -> None:
         reason, code, text = update.reason.name.lower(), ENDED_CODES.get(update.reason, "INTERNAL"), update.message
         cut = self._drain.is_cutting and update.reason is FinishReason.CANCELLED
         if cut:
             reason, code, text = "shutdown", "UNAVAILABLE", "the server shut down before the request was finished"
         front.ended.append(Ended(update.key, code, text, reason))
-        live = self._live.get(update.key)
-        assert live is not None
         self._over(EndedRequest(live, reason, now, last_index=len(live.sequences) - 1))
 
     def _over(self, ended: EndedRequest) -> None:
