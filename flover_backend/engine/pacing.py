@@ -2,7 +2,7 @@
 
 With pipeline depth 1 a plan is launched while the iteration before it runs. Made at once, it would leave every request
 that arrives during that iteration to the one after the next: two and a half iterations to a first token, in place of
-one and a half. Knows times and numbers of rows; nothing of devices or requests.
+one and a half. Knows times, numbers of rows and of prompt tokens; nothing of devices or requests.
 """
 
 from __future__ import annotations
