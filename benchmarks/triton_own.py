@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
 from benchmarks.suite.layers import open_layer
@@ -19,16 +18,19 @@ from benchmarks.suite.result import Run
 from benchmarks.suite.workload import BenchRequest, Workload
 from benchmarks.suite.workloads import prompt_ids
 from benchmarks.through_triton.__main__ import numbers
+from benchmarks.through_triton.bare import measure_bare
 from benchmarks.through_triton.measure import vocab_size
+from benchmarks.through_triton.record import write_record
 from flover_backend.cli_exit import exit_status
 
+PROGRAM = "benchmarks.triton_own"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     with exit_status("triton_own"):
-        app(arguments, prog_name="python -m benchmarks.triton_own")
+        app(arguments, prog_name=f"python -m {PROGRAM}")
 
 
 @app.command()
@@ -60,13 +62,15 @@ def triton_own(
     ]
     folder = out or Path("out", "triton_own", time.strftime("%Y%m%d-%H%M%S"))
     folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    bare = measure_bare(model, [], _tell)
     runs: list[Run] = []
     for layer, settings in layers:
         with open_layer(layer, model, "auto", _tell, **settings) as opened:
             for work in works:
                 runs.append(opened.run(work))
                 _tell(f"{layer}, {work.name}: {runs[-1].wall_s:.3f} s")
-        (folder / "triton_own.json").write_bytes(msgspec.json.format(msgspec.json.encode(runs)))
+        write_record(folder / "triton_own.json", PROGRAM, bare, started, runs=runs)
     text = markdown(runs)
     (folder / "triton_own.md").write_text(text)
     print(f"{text}\nsaved in {folder}")

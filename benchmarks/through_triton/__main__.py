@@ -6,11 +6,9 @@ Exit status: 0 all bars held, or none apply; 1 one was missed, or an error, told
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -19,9 +17,11 @@ from benchmarks.pa.errors import MeasurementFailed
 from benchmarks.suite.layers.model import ENGINE_PYTHON
 from benchmarks.through_triton import profile
 from benchmarks.through_triton.measure import Asked, Measured, Through
+from benchmarks.through_triton.record import write_record
 from benchmarks.through_triton.table import line_of, markdown, misses
 from flover_backend.cli_exit import exit_status
 
+PROGRAM = "benchmarks.through_triton"
 PARTS = ("burst", "chat", "pytriton", "profile")
 STREAMS = {"13b": (1, 32, 256), "8b": (32, 256, 1024)}
 BY_DEFAULT = {"13b": ("burst", "chat", "pytriton"), "8b": ("burst",)}
@@ -31,7 +31,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     with exit_status("through_triton"):
-        app(arguments, prog_name="python -m benchmarks.through_triton")
+        app(arguments, prog_name=f"python -m {PROGRAM}")
 
 
 @app.command()
@@ -107,7 +107,7 @@ def _measure(through: Through, parts: tuple[str, ...], folder: Path) -> list[Mea
         measured.append(through.pytriton())
         _save(folder, through, measured, started)
     if "profile" in parts:
-        _profile(folder, through)
+        _profile(folder, through, started)
     for name in ("through_triton.md", "profile.md"):
         if (folder / name).is_file():
             print((folder / name).read_text(), flush=True)
@@ -115,11 +115,14 @@ def _measure(through: Through, parts: tuple[str, ...], folder: Path) -> list[Mea
     return measured
 
 
-def _profile(folder: Path, through: Through) -> None:
-    asked = through.asked
+def _profile(folder: Path, through: Through, started: float) -> None:
+    asked, bare = through.asked, through.bare
+    assert bare is not None, "measured first"
     settings = profile.settings_of(asked.counts, asked.senders)
     found = profile.profile_burst(asked, through.burst(asked.profile_streams), settings, _tell)
-    (folder / "profile.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    engine = through.bare_runs(asked.profile_streams)
+    content = {"streams": asked.profile_streams, "bare": engine, "lines": found}
+    write_record(folder / "profile.json", PROGRAM, bare, started, **content)
     text = profile.markdown(found, asked.profile_streams, through.bare_wall_s(asked.profile_streams))
     (folder / "profile.md").write_text(text)
 
@@ -128,19 +131,11 @@ def _save(folder: Path, through: Through, measured: list[Measured], started: flo
     """After each line: what was measured stays if a later part fails."""
     bare = through.bare
     assert bare is not None, "measured first"
-    plain: dict[str, Any] = {
-        "command": shlex.join(["python", "-m", "benchmarks.through_triton", *sys.argv[1:]]),
-        "machine": bare.machine,
-        "copy_bandwidth": bare.copy_bandwidth,
-        "products_13b_ms": bare.products_13b_ms,
-        "lines": [
-            msgspec.to_builtins(one) | {"share": one.share, "missed": misses(one, line_of(one, through.asked).bar)}
-            for one in measured
-        ],
-        "seconds": time.monotonic() - started,
-    }
-    content = msgspec.json.encode(plain)
-    (folder / "through_triton.json").write_bytes(msgspec.json.format(content))
+    lines = [
+        msgspec.to_builtins(one) | {"share": one.share, "missed": misses(one, line_of(one, through.asked).bar)}
+        for one in measured
+    ]
+    write_record(folder / "through_triton.json", PROGRAM, bare, started, lines=lines)
     (folder / "through_triton.md").write_text(markdown(measured, through.asked, bare.products_13b_ms))
 
 

@@ -127,8 +127,12 @@ class Through:
 
     def bare_wall_s(self, streams: int) -> float | None:
         """Median of the engine's, where it was measured."""
-        runs = self._bare.get(streams)
+        runs = self.bare_runs(streams)
         return statistics.median(run.wall_s for run in runs) if runs else None
+
+    def bare_runs(self, streams: int) -> list[BareRun]:
+        """The engine's on a burst; empty where it was not measured."""
+        return self._bare.get(streams, [])
 
     def burst(self, streams: int) -> Workload:
         """Of the asked size and model."""
@@ -188,7 +192,7 @@ class Through:
                 continue
             self._tell(f"{part} of {count}: {in_words(seen[-1])}")
         return Measured(
-            part=part, model=model_name(self.asked.model), streams=count, seen=seen, bare=self._bare.get(count, [])
+            part=part, model=model_name(self.asked.model), streams=count, seen=seen, bare=self.bare_runs(count)
         )
 
     def _chat(self, target: Target, analyzer: Analyzer) -> Iterator[Measured]:

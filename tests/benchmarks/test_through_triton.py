@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks.through_triton.bare import BareRun
+from benchmarks.through_triton.bare import Bare, BareRun
 from benchmarks.through_triton.bars import BURSTS, Marks
 from benchmarks.through_triton.measure import Asked, Measured, Seen
+from benchmarks.through_triton.record import write_record
 from benchmarks.through_triton.table import line_of, markdown, misses
 
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 ASKED = Asked("13b", (256,))
 SEEN = Seen(
     wall_s=14.0, tokens_per_s=9216.0, first_p50=100.0, first_p99=130.0, gap_p50=27.0, gap_p99=35.0,
@@ -52,6 +55,23 @@ def test_vllm_is_scaled_by_the_weight_products_of_the_run() -> None:
     assert "of vLLM" not in markdown([line()], ASKED, {})
 
 
+def test_a_record_names_its_command_and_its_machine(tmp_path: Path) -> None:
+    bare = Bare({"commit": "abc", "torch": "2.11"}, {"burst-256": [BARE]}, 4e12, {32: 6.8})
+    write_record(tmp_path / "some.json", "benchmarks.some", bare, time.monotonic() - 5, streams=256, bare=[BARE])
+    found = json.loads((tmp_path / "some.json").read_text())
+    assert found["command"].startswith("python -m benchmarks.some") and found["machine"]["commit"] == "abc"
+    assert found["copy_bandwidth"] == 4e12 and found["products_13b_ms"] == {"32": 6.8} and found["seconds"] >= 5
+    assert found["bare"][0]["wall_s"] == BARE.wall_s and found["streams"] == 256
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/*.json")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_kept_result_names_its_command_machine_and_commit(path: Path) -> None:
+    head = json.loads(path.read_text())
+    assert head["command"].startswith("python -m benchmarks") and "H200" in head["machine"]["gpu"]
+    assert head["machine"]["commit"] and head["machine"]["torch"] and ("lines" in head or "runs" in head)
+    assert (head["copy_bandwidth"] and head["seconds"]) or "not saved" in head["note"]
+
+
 @pytest.mark.slow
 def test_the_whole_command_on_the_cpu(tmp_path: Path) -> None:
     small = ["--streams", "1,3", "--new", "16", "--pytriton-streams", "3", "--chat-requests", "6", "--repeats", "1"]
@@ -64,6 +84,22 @@ def test_the_whole_command_on_the_cpu(tmp_path: Path) -> None:
     assert all(0 < one["share"] < 1.5 for one in lines if one["bare"])
 
 
+@pytest.mark.slow
+def test_the_other_two_files_are_headed_alike(tmp_path: Path) -> None:
+    profile = ["--only", "profile", "--counts", "1", "--senders", "2", "--profile-streams", "2", "--new", "8"]
+    assert run("--model", "llama-demo", *profile, "--out", str(tmp_path)).returncode == 0
+    own = ["--requests", "2", "--new", "8", "--gaps", "0", "--instances", "1", "--delays", "0", "--out", str(tmp_path)]
+    assert run("--model", "llama-demo", *own, program="benchmarks.triton_own").returncode == 0
+    for name, program, counts in (
+        ("profile", "through_triton", {"lines": 1}),
+        ("triton_own", "triton_own", {"runs": 4}),
+    ):
+        found = json.loads((tmp_path / f"{name}.json").read_text())
+        assert found["command"].startswith(f"python -m benchmarks.{program} --model llama-demo")
+        assert found["machine"]["torch"] and found["copy_bandwidth"] > 0 and found["seconds"] > 0
+        assert {key: len(found[key]) for key in counts} == counts
+
+
 def test_a_wrong_part_is_told() -> None:
     done = run("--only", "bursts")
     assert done.returncode == 1
@@ -72,8 +108,8 @@ def test_a_wrong_part_is_told() -> None:
     )
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.through_triton", *arguments]
+def run(*arguments: str, program: str = "benchmarks.through_triton") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", program, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
 
 
