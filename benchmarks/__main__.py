@@ -18,6 +18,7 @@ from flover_backend.engine.threads import set_thread_counts
 from flover_backend.errors import ConfigError
 
 if TYPE_CHECKING:
+    from benchmarks.suite.result import Results
     from benchmarks.suite.workloads import Profile
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -36,6 +37,9 @@ def main(arguments: list[str] | None = None, name: str = "python -m benchmarks")
 
 @app.command()
 def suite(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Of --merge: results.json files, or their folders; later ones count.")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -82,20 +86,22 @@ def suite(
     load_format: Annotated[str, typer.Option(help="auto or random weights; a shape's are random.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="New folder.", show_default="out/bench/TIME")] = None,
     rerender: Annotated[Path | None, typer.Option(help="Make table and pictures again of FOLDER/results.json.")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Make one folder of the runs of several FILES.")] = False,
 ) -> None:
     """Serve the workloads of the papers in each way, and leave results.json, table.md and pictures in a folder."""
     set_thread_counts()  # before torch is imported
     from benchmarks.suite.flover_ini import read_flover_config
     from benchmarks.suite.plan import LAYERS, WAYS, WORKLOADS, Asked
     from benchmarks.suite.progress import progress
-    from benchmarks.suite.session import Session, Suite, read_results
+    from benchmarks.suite.session import Session, Suite
     from benchmarks.suite.table import markdown
     from flover_backend.engine.sizing import resolve_device
 
-    status = 0
+    status, failed = 0, list[str]()
+    existing = _existing(files or [], merge, rerender, out)
     with progress() as tell:
-        if rerender is not None:
-            results, failed, folder = read_results(rerender), [], rerender
+        if existing is not None:
+            results, folder = existing
         else:
             flover = read_flover_config(flover_config) if flover_config else None
             if flover and model:
@@ -129,6 +135,22 @@ def suite(
     print(markdown(results, failed))
     print(f"results, table and pictures: {folder}")
     sys.exit(status)
+
+
+def _existing(files: list[Path], merges: bool, rerender: Path | None, out: Path | None) -> tuple[Results, Path] | None:
+    """Results that are there already, and their folder; None where some are to be measured."""
+    from benchmarks.suite.merge import merge
+    from benchmarks.suite.session import read_results, write_results
+
+    if bool(files) != merges or (merges and rerender is not None):
+        raise typer.BadParameter("--merge A.json B.json --out DIR takes files, and nothing else does")
+    if rerender is not None:
+        return read_results(rerender), rerender
+    if not merges:
+        return None
+    results, folder = merge([read_results(file) for file in files]), _new_folder(out)
+    write_results(results, folder)
+    return results, folder
 
 
 def _render(folder: Path, failed: list[str]) -> None:

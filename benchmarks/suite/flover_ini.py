@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.suite.workload import Workload
-from benchmarks.suite.workloads import SEED, Profile, constant, profile, random_totals
+from benchmarks.suite.workloads import SEED, Profile, constant, data, profile, random_totals
 from flover_backend.bench_engine.shapes import Shape
 from flover_backend.errors import ConfigError
 
@@ -218,7 +218,7 @@ class _Reader:
                 "activation_function": "gelu_new",
                 "layer_norm_epsilon": epsilon,
             }
-            return Shape(self._short_name(), self._model_type, config)
+            return Shape(self._short_name(heads * dim, inner, layers), self._model_type, config)
         if family != "llama":
             raise self._refused(f"model_type={self._model_type}; allowed: gptj_6b, or llama_ with its size")
         if rotary != dim:
@@ -236,11 +236,13 @@ class _Reader:
             "max_position_embeddings": length,
             "rms_norm_eps": epsilon,
         }
-        return Shape(self._short_name(), self._model_type, config)
+        return Shape(self._short_name(heads * dim, inner, layers), self._model_type, config)
 
-    def _short_name(self) -> str:
-        """As the suite names models: 13b, gptj-6b."""
-        return self._model_type.lower().removeprefix("llama_").replace("_", "-")
+    def _short_name(self, *sizes: int) -> str:
+        """As the suite names models: 13b, gptj-6b; with its sizes where they are not those of the paper's model."""
+        name = self._model_type.lower().removeprefix("llama_").replace("_", "-")
+        known = data().papers.get(name)
+        return name if known is None or known.sizes == sizes else f"{name}-{'x'.join(map(str, sizes))}"
 
     def _dtype(self) -> str:
         value = self._text("model_specification", "data_type")

@@ -40,7 +40,10 @@ class Run(msgspec.Struct, kw_only=True):
     workload: str
     kind: str
     facts: dict[str, Any]
-    """The workload's (workload.py)."""
+    """The workload's (workload.py); `scale` among them where the papers' gaps were multiplied."""
+    command: str = ""
+    commit: str = ""
+    """Of this run, as a file may hold those of several commands (merge.py). Empty in older files: see `Results`."""
     settings: dict[str, Any] = {}
     """Of the way: window_ms, batch_size, instances ..."""
     single_s: float | None = None
@@ -58,6 +61,12 @@ class Run(msgspec.Struct, kw_only=True):
         """From the first request sent until the last token."""
         return max(r.end for r in self.requests) - min(r.sent for r in self.requests)
 
+    @property
+    def scale(self) -> float | None:
+        """What the papers' gaps were multiplied by: a lone request's time then and there over the paper's, whose
+        Poisson sweep has a lone time of its own. None without such gaps: bursts, chat mixes."""
+        return float(self.facts["scale"]) if self.facts.get("paper_gap_ms") and "scale" in self.facts else None
+
 
 class Results(msgspec.Struct, kw_only=True):
     """The file `results.json`."""
@@ -71,8 +80,10 @@ class Results(msgspec.Struct, kw_only=True):
     products_ms: dict[int, float]
     """The model's weight products by rows, in this run: S without its KV."""
     scale: float
-    """What the papers' gaps were multiplied by: a lone request's time here over the paper's 9.1 s (13B) or 5.6 s."""
+    """Of the constant gaps, in the last command that is in the file; each run has its own."""
     runs: list[Run]
+    single_s: float | None = None
+    """A lone request's time on the bare engine, measured before the runs; None in older files."""
     kv_bytes_per_token: int = 0
     """Of all layers, for the KV part of S; 0 where no engine layer ran."""
     num_gpus: int = 1

@@ -123,6 +123,7 @@ class Session:
         single_s = ways.single(lone)
         estimate = Estimate(single_s, lone.requests[0].new_tokens, _growth(probe.products_ms))
         self.single_s = {"engine": single_s}
+        self.results.single_s = single_s
         _, paper = paper_of(ways.name)
         scale = self._suite.scale or single_s / paper.single_s
         self.results.scale = scale
@@ -184,6 +185,7 @@ class Session:
         self._tell(f"FAILED {words}")
 
     def _add(self, run: Run) -> None:
+        run.command, run.commit = self.results.command, self.results.commit
         self.results.runs.append(run)
         self._save()
 
@@ -213,10 +215,10 @@ def write_results(results: Results, folder: Path) -> Path:
     return path
 
 
-def read_results(folder: Path) -> Results:
-    """Of a folder that the suite made. Raises `ConfigError` where there is none."""
-    path = folder / RESULTS
+def read_results(place: Path) -> Results:
+    """A results file, or that of a folder that the suite made. Raises `ConfigError` where there is none."""
+    path = place if place.is_file() else place / RESULTS
     try:
         return msgspec.json.decode(path.read_bytes(), type=Results)
     except (OSError, msgspec.MsgspecError) as error:
-        raise ConfigError(f"--rerender {folder}: {path} is no results file: {error}") from None
+        raise ConfigError(f"{path} is no results file of the suite: {error}") from None

@@ -13,12 +13,14 @@ from benchmarks.suite import figures
 from benchmarks.suite.bars import bars
 from benchmarks.suite.figures import Limits
 from benchmarks.suite.result import Results, Run
-from benchmarks.suite.workloads import Paper, data, paper_of
+from benchmarks.suite.workloads import Paper, data
 from flover_backend.bench_engine.figures import percentile
 from flover_backend.bench_engine.machine import in_words
 
 TABLE = "table.md"
 Rows = list[list[str]]
+TOTAL, GAP_MS, MOST = 512, 500.0, 32
+"""Of the papers' requests: tokens, the constant gap, how many in the Poisson sweep and with random totals."""
 OVER_LONE, OVER_BOUND = "mean latency over a lone one", "the same of S"
 
 
@@ -36,7 +38,7 @@ def markdown(results: Results, failed: Sequence[str] = ()) -> str:
     for layer, model in groups:
         runs = [run for run in results.runs if (run.layer, run.model) == (layer, model)]
         for title, make in TABLES:
-            rows = make(runs, results, paper_of(model)[1])
+            rows = make(runs, results, data().papers.get(model))
             if rows:
                 lines += [f"## {title}{'' if layer == 'engine' else f', through {layer}'}", "", *_table(rows), ""]
     held = bars(results)
@@ -48,30 +50,43 @@ def markdown(results: Results, failed: Sequence[str] = ()) -> str:
 
 
 def _head(results: Results) -> list[str]:
-    single = next((run.single_s for run in results.runs if run.layer == "engine" and run.single_s), None)
-    return [
-        f"`{results.command}`",
-        "",
-        f"{in_words(results.machine)}. Copy bandwidth {results.copy_bandwidth / 1e12:.3f} TB/s. A lone request: "
-        f"{_s(single)}; the papers' gaps are multiplied by {results.scale:.4f}. {results.seconds:.0f} s in all.",
-    ]
+    """Commands, the machine, and what a lone request took by layer, where that was measured."""
+    commands = dict.fromkeys((run.command, run.commit) for run in results.runs if run.command)
+    told = [f"`{command}`" + (f" (commit {commit})" if len(commands) > 1 else "") for command, commit in commands]
+    facts = [f"{in_words(results.machine)}", f"Copy bandwidth {results.copy_bandwidth / 1e12:.3f} TB/s"]
+    lone = {layer: [run.single_s for run in results.runs if run.layer == layer and run.single_s]
+            for layer in ("engine", *dict.fromkeys(run.layer for run in results.runs))}  # fmt: skip
+    if not lone["engine"] and results.single_s:
+        lone["engine"] = [results.single_s]
+    words = [_span(times, 3) + " s" + ("" if layer == "engine" else f" through {layer}")
+             for layer, times in lone.items() if times]  # fmt: skip
+    facts += [f"A lone request: {', '.join(words)}"] if words else []
+    scales = [run.scale for run in results.runs if run.scale]
+    facts += [f"The papers' gaps are multiplied by {_span(scales, 4)}"] if scales else []
+    return ["  \n".join(told or [f"`{results.command}`"]), "", f"{'. '.join(facts)}. {results.seconds:.0f} s in all."]
 
 
-def _by_requests(runs: Sequence[Run], results: Results, paper: Paper) -> Rows:
+def _span(values: Sequence[float], digits: int) -> str:
+    """The least and the greatest, where they differ in what is shown."""
+    return " to ".join(dict.fromkeys(f"{value:.{digits}f}" for value in (min(values), max(values))))
+
+
+def _by_requests(runs: Sequence[Run], results: Results, paper: Paper | None) -> Rows:
     fused = _of(runs, "constant", "fused", lambda run: run.facts.get("paper_gap_ms", 0) > 0)
     rows = [
         [
             _n(run), f"{run.facts['paper_gap_ms']:g} ms -> {run.facts['gap_ms']:.1f} ms", _s(run.wall_s),
-            *_against(runs, run, "instances"), _x(paper.speed_up.get(len(run.requests)), 1),
+            *_against(runs, run, "instances"),
+            *_papers(paper, "speed_up", run, run.facts["paper_gap_ms"] == GAP_MS, len(run.requests)),
             _ratio(figures.mean_latency_over_single(run)), _ratio(figures.bound_over_single(run, results)),
         ]
         for run in sorted(fused, key=lambda run: len(run.requests))
     ]  # fmt: skip
-    head = ["requests", "gap", "fused", "instances", "speed-up", f"paper, {paper.title}", OVER_LONE, OVER_BOUND]
+    head = ["requests", "gap", "fused", "instances", "speed-up", *_named(paper), OVER_LONE, OVER_BOUND]
     return [head, *rows] if rows else []
 
 
-def _bursts(runs: Sequence[Run], results: Results, paper: Paper) -> Rows:
+def _bursts(runs: Sequence[Run], results: Results, paper: Paper | None) -> Rows:
     at_once = [run for run in runs if run.kind == "constant" and not run.facts.get("paper_gap_ms")]
     rows = []
     for run in sorted(at_once, key=lambda run: (len(run.requests), run.way != "fused", run.wall_s)):
@@ -90,31 +105,41 @@ def _bursts(runs: Sequence[Run], results: Results, paper: Paper) -> Rows:
     return [head, *rows] if rows else []
 
 
-def _poisson(runs: Sequence[Run], results: Results, paper: Paper) -> Rows:
-    gptj = data().papers["gptj-6b"]
+def _poisson(runs: Sequence[Run], results: Results, paper: Paper | None) -> Rows:
+    its = data().papers["gptj-6b"] if paper else None
     rows = [
         [
             f"{run.facts['paper_gap_ms']:g} ms -> {run.facts['gap_ms']:.1f} ms", _s(run.wall_s),
             f"{figures.overlap(run) * 100:.1f} %", *_against(runs, run, "instances"),
-            _x(gptj.poisson_speed_up.get(round(run.facts["paper_gap_ms"])), 1),
+            *_papers(its, "poisson_speed_up", run, len(run.requests) == MOST, round(run.facts["paper_gap_ms"])),
             _ratio(figures.mean_latency_over_single(run)),
         ]
         for run in sorted(_of(runs, "poisson", "fused"), key=lambda run: float(run.facts["paper_gap_ms"]))
     ]  # fmt: skip
-    head = ["mean gap", "fused", "overlap", "instances", "speed-up", "paper, GPT-J 6B", OVER_LONE]
+    head = ["mean gap", "fused", "overlap", "instances", "speed-up", *_named(its), OVER_LONE]
     return [head, *rows] if rows else []
 
 
-def _reorder(runs: Sequence[Run], results: Results, paper: Paper) -> Rows:
-    gains = paper.reorder_gain or data().papers["13b"].reorder_gain
+def _reorder(runs: Sequence[Run], results: Results, paper: Paper | None) -> Rows:
+    its = paper if paper is None or paper.reorder_gain else data().papers["13b"]
     rows = [
-        [str(run.facts["max_total"]), *_against(runs, run, "none", reverse=True), _x(gains.get(run.facts["max_total"]))]
+        [
+            str(run.facts["max_total"]),
+            *_against(runs, run, "none", reverse=True),
+            *_papers(
+                its,
+                "reorder_gain",
+                run,
+                (len(run.requests), run.facts["paper_gap_ms"]) == (MOST, GAP_MS),
+                run.facts["max_total"],
+            ),
+        ]
         for run in sorted(_of(runs, "random-totals", "fused"), key=lambda run: int(run.facts["max_total"]))
     ]
-    return [["most tokens", "no reordering", "reordering", "gain", "paper"], *rows] if rows else []
+    return [["most tokens", "no reordering", "reordering", "gain", *_named(its)], *rows] if rows else []
 
 
-def _batches(runs: Sequence[Run], results: Results, paper: Paper) -> Rows:
+def _batches(runs: Sequence[Run], results: Results, paper: Paper | None) -> Rows:
     """Ways that the papers' own tables do not show, where requests do not come at once."""
     rows = []
     for run in runs:
@@ -129,7 +154,7 @@ def _batches(runs: Sequence[Run], results: Results, paper: Paper) -> Rows:
     return [["workload", "way", "overall", "fused is faster by"], *rows] if rows else []
 
 
-def _chat(runs: Sequence[Run], results: Results, paper: Paper) -> Rows:
+def _chat(runs: Sequence[Run], results: Results, paper: Paper | None) -> Rows:
     rows = []
     for run in sorted(_of(runs, "chat"), key=lambda run: (run.way, float(run.facts["rate"]))):
         first = [seconds * 1e3 for seconds in figures.first_tokens(run)]
@@ -144,7 +169,7 @@ def _chat(runs: Sequence[Run], results: Results, paper: Paper) -> Rows:
     return [head, *rows] if rows else []
 
 
-TABLES: tuple[tuple[str, Callable[[Sequence[Run], Results, Paper], Rows]], ...] = (
+TABLES: tuple[tuple[str, Callable[[Sequence[Run], Results, Paper | None], Rows]], ...] = (
     ("Overall time by number of requests", _by_requests),
     ("Bursts", _bursts),
     ("Poisson arrivals", _poisson),
@@ -166,6 +191,19 @@ def _against(runs: Sequence[Run], run: Run, way: str, reverse: bool = False) -> 
     other = figures.twin(runs, run, way)
     ratio = _x(None if other is None else figures.speed_up(run, other))
     return [_s(other.wall_s if other else None), *([_s(run.wall_s)] if reverse else []), ratio]
+
+
+def _named(paper: Paper | None) -> list[str]:
+    """The heading of the paper's column, which is there for models that the paper measured alone."""
+    return [f"paper, {paper.title}"] if paper else []
+
+
+def _papers(paper: Paper | None, ratio: str, run: Run, alike: bool, key: int) -> list[str]:
+    """Its cell: a dash where the paper's requests were others, too."""
+    if paper is None:
+        return []
+    alike = alike and (ratio == "reorder_gain" or run.facts.get("max_total") == TOTAL)
+    return [_x(getattr(paper, ratio).get(key) if alike else None, 2 if ratio == "reorder_gain" else 1)]
 
 
 def _table(rows: Rows) -> list[str]:

@@ -78,6 +78,8 @@ class Paper(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     single_s: float
     """A lone request of 8 + 504 tokens."""
     poisson_single_s: float
+    sizes: tuple[int, int, int]
+    """Of the model: hidden, inner, layers."""
     speed_up: dict[int, float] = {}
     """Over concurrent model instances, by number of requests at 500 ms."""
     poisson_speed_up: dict[int, float] = {}

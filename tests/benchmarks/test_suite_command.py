@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from benchmarks import __main__ as command
@@ -76,7 +77,74 @@ def test_the_table_shows_the_runs_ratios_and_the_papers(folder: Path) -> None:
         "Batches run to completion, and one after another",
         "Chat mix",
     ]
-    assert "11.2 x" in text
+    assert "paper," not in text, "llama-demo is none of the paper's models"
+    assert f"A lone request: {fused.single_s:.3f} s" in text
+
+
+def test_the_papers_column_stands_beside_its_own_models_and_requests(folder: Path) -> None:
+    results = read_results(folder)
+    for run in results.runs:
+        run.model = "13b"
+        run.facts |= {"max_total": 512} if run.workload == "constant-500ms-1" else {}
+    lines = markdown(results).splitlines()
+    head = next(line for line in lines if line.startswith("| requests | gap")).split(" | ")
+    place = head.index("paper, LLaMA-13B")
+    cells = [line.split(" | ")[place] for line in lines if " 500 ms -> " in line]
+    assert cells == ["1.0 x", "–"], "three requests of 20 tokens are not the paper's"
+
+
+def test_a_lone_request_of_a_layer_alone(folder: Path) -> None:
+    results = read_results(folder)
+    results.runs = [run for run in results.runs if run.workload == "burst-1"][:1]
+    results.runs[0].layer, results.runs[0].single_s = "triton", 0.25
+    assert f"A lone request: {results.single_s:.3f} s, 0.250 s through triton." in markdown(results)
+    results.single_s = results.runs[0].single_s = None
+    text = markdown(results)
+    assert "A lone request" not in text and "–" not in text.split("##")[0]
+
+
+def test_each_run_names_its_command_and_commit(folder: Path) -> None:
+    results = read_results(folder)
+    assert {(run.command, run.commit) for run in results.runs} == {(results.command, results.commit)}
+    spaced = [run for run in results.runs if run.kind != "chat" and not run.workload.startswith("burst")]
+    assert spaced and all(run.scale == pytest.approx((run.single_s or 0) / 9.1) for run in spaced)
+    assert {run.scale for run in results.runs if run not in spaced} == {None}
+
+
+def test_merged_files_keep_what_each_run_came_from(folder: Path, tmp_path: Path) -> None:
+    later = read_results(folder)
+    keep = ("burst-3", "poisson-20ms-3")
+    later.runs = [run for run in later.runs if run.way == "fused" and run.workload in keep]
+    for run in later.runs:
+        run.command = run.commit = ""
+        if run.workload == keep[1]:
+            run.facts["scale"] *= 2
+            run.requests = [msgspec.structs.replace(r, at=r.at * 2) for r in run.requests]
+    later.command, later.commit = "python -m benchmarks later", "later"
+    write_results(later, tmp_path / "later")
+    out = tmp_path / "merged"
+    assert status_of("--merge", str(folder / "results.json"), str(tmp_path / "later"), "--out", str(out)) == 0
+    merged, first = read_results(out), read_results(folder)
+    assert [run.commit for run in merged.runs[-2:]] == ["later"] * 2
+    assert {run.commit for run in merged.runs[:-2]} == {first.commit}
+    ways = {name: {run.way for run in merged.runs if run.workload == name} for name in keep}
+    assert ways["burst-3"] == {run.way for run in first.runs if run.workload == "burst-3"}, "the same requests"
+    assert ways["poisson-20ms-3"] == {"fused"}, "others came at other times"
+    assert len(merged.runs) == len({(run.way, run.workload, repr(run.settings)) for run in merged.runs})
+    text = (out / "table.md").read_text()
+    assert "`python -m benchmarks later` (commit later)" in text and f"(commit {first.commit})" in text
+    assert f" to {2 * first.scale:.4f}" in text and (out / "poisson.png").exists()
+
+
+def test_what_cannot_be_merged(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = read_results(folder)
+    for run in other.runs:
+        run.model = "another"
+    write_results(other, tmp_path / "other")
+    assert status_of("--merge", str(folder), str(tmp_path / "other"), "--out", str(tmp_path / "out")) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "llama-demo on 1 x CPU and another on 1 x CPU; allowed: one model" in told
+    assert not (tmp_path / "out").exists()
 
 
 def test_rerender_makes_the_same_again(folder: Path) -> None:
@@ -124,6 +192,9 @@ def test_a_run_that_fails_is_told_and_the_rest_go_on(tmp_path: Path) -> None:
         (["--model", "nothing"], 1, "'nothing'"),
         (["--model", "llama-demo", "--total", "4096"], 1, "llama-demo allows 2048: give --total"),
         (["--rerender", "/nowhere"], 1, "/nowhere"),
+        (["--merge"], 2, "--merge A.json B.json --out DIR takes files"),
+        (["results.json"], 2, "--merge A.json B.json --out DIR takes files"),
+        (["--merge", "/nowhere/results.json"], 1, "/nowhere/results.json"),
         (["--flover-config", "/nowhere.ini"], 1, "--flover-config /nowhere.ini cannot be read"),
     ],
 )

@@ -99,6 +99,7 @@ def test_its_shape_is_the_suites_own(tmp_path: Path) -> None:
     assert list(config.products()) == list(SHAPES["13b"].products())
     gptj = read_flover_config(write(tmp_path, "gptj_6B", model_type="gptj_6b", use_mem_shuffle="-"))
     assert list(gptj.shape.products()) == list(SHAPES["gptj-6b"].products())
+    assert read_flover_config(write(tmp_path, decoder_layers="2")).shape.name == "13b-5120x13824x2", "no paper's model"
     assert gptj.shape.name == "gptj-6b" and not gptj.random_lengths and gptj.ways == ("fused",)
 
 

@@ -88,8 +88,8 @@ def draw_poisson(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
         mark = Series(f"overlap (fused in flight / {count:.0f})", LINE, shares, line="--", marker="s", words="{:.0f} %")
         lines_over(axes, "overlap, %", [mark], most=100)
     below = ", then over ".join(one.label.removeprefix("fused over ") for one in speed)
-    scale = number(runs[0], "scale") or results.scale
-    factor = f", times {scale:.3g} here" if scale != 1 else ""
+    scales = dict.fromkeys(f"{run.scale or results.scale:.3g}" for run in runs)
+    factor = f", times {' or '.join(scales)} here" if list(scales) != ["1"] else ""
     axes.set_xlabel(f"mean gap in the paper{factor}" + (f"\nbelow it: fused over {below}" if below else ""))
     legend(figure)
     return figure
