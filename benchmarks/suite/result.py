@@ -53,6 +53,9 @@ class Run(msgspec.Struct, kw_only=True):
     """p50, p90, p99, max of the times between a request's consecutive responses."""
     iterations: list[tuple[float, int]] = []
     """(end of an iteration, live rows in it) of every `iteration_stride`-th, at most 2,000; engine layer only."""
+    widths: list[int] = []
+    """Of each of `iterations`: the rows that it computed, those of ended requests included. Of fused and none; empty in
+    older files."""
     iteration_stride: int = 1
     num_responses: int | None = None
 

@@ -53,7 +53,7 @@ def made_run(
     slower = 1.0 if layer == "engine" else 1.01
     waiting, live = list(enumerate(arrivals)), dict[int, int]()
     first, end, iterations, now = dict[int, float](), dict[int, float](), list[tuple[float, int]](), 0.0
-    padded = 0
+    padded, widths = 0, list[int]()
     while waiting or live:
         if not live and waiting:
             now = max(now, waiting[0][1][0])
@@ -67,6 +67,7 @@ def made_run(
         context = sum(arrivals[n][1] + arrivals[n][2] - left for n, left in live.items())
         now += slower * (step_ms(1) * len(live) * 1.1 if way == "instances" else step_ms(rows, context)) / 1e3
         iterations.append((now, len(live)))
+        widths.append(rows)
         for number in list(live):
             first.setdefault(number, now)
             live[number] -= 1
@@ -93,6 +94,7 @@ def made_run(
         single_s=step_ms(1) * 504 / 1e3,
         requests=requests,
         iterations=iterations[::stride] if layer == "engine" else [],
+        widths=widths[::stride] if layer == "engine" and way in ("fused", "none") else [],
         iteration_stride=stride,
     )
 

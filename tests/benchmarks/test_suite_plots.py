@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 
 import msgspec
 import pytest
+from matplotlib.figure import Figure
 from suite_results import chat, constant, made_results, made_run, poisson, random_totals
 
 from benchmarks.suite.plots import draw, left_out
 from benchmarks.suite.plots.select import Group, best
-from benchmarks.suite.plots.steps import choose_rows
+from benchmarks.suite.plots.steps import choose_rows, draw_rows
+from benchmarks.suite.plots.times import choose_overall, draw_overall
+from benchmarks.suite.plots.users import choose_pareto, draw_pareto
 from benchmarks.suite.result import Results, Run
 
 SCALE = 0.39
@@ -110,6 +114,61 @@ def test_of_several_settings_the_best_is_shown() -> None:
     assert best([slow, fast, other]) == [fast, other]
 
 
+def texts(figure: Figure) -> list[str]:
+    """Everything written on its axes and in its legend."""
+    marks = [text.get_text() for axes in figure.axes for text in axes.texts]
+    return marks + [text.get_text() for box in figure.legends for text in box.get_texts()]
+
+
+def test_what_was_not_run_is_told_and_no_line_goes_over_it() -> None:
+    some = [("fused", (1, 4, 16)), ("serial", (1, 16)), ("dynamic", (16,))]
+    runs = [
+        made_run(way, constant(count, 0.0, 20), f"burst-{count}", "constant", num_requests=count)
+        for way, counts in some
+        for count in counts
+    ]
+    group = Group("m", "engine", tuple(runs))
+    bars = draw_overall(made_results(runs), group, choose_overall(group))
+    assert texts(bars).count("not run") == 3
+    speed = next(line for axes in bars.axes for line in axes.lines if len(line.get_xdata()) == 3)
+    assert [math.isnan(value) for value in speed.get_ydata()] == [False, True, False]
+    pareto = draw_pareto(made_results(runs), group, choose_pareto(group))
+    assert {"fused, bare engine: at once 1, 4, 16", "one after another, bare engine: at once 1, 16"} <= set(
+        texts(pareto)
+    )
+    lines = {str(line.get_label()).split(",")[0]: line for line in pareto.axes[0].lines}
+    assert [math.isnan(value) for value in lines["one after another"].get_ydata()] == [False, True, False]
+
+
+def test_bursts_gaps_and_mixes_have_panels_of_their_own() -> None:
+    runs = [run for run in [*evaluation(), *mixes()] if run.way == "fused"]
+    group = Group("m", "", tuple(runs))
+    titles = [axes.get_title() for axes in draw_pareto(made_results(runs), group, choose_pareto(group)).axes]
+    assert titles == [
+        "bursts, marked with their requests",
+        "one every 500 ms of the paper, marked with their requests",
+        "chat mix, marked with requests/s",
+    ]
+
+
+def test_without_reorder_the_rows_of_a_step_stand_beside_the_live_ones() -> None:
+    runs = [made_run(way, random_totals(8, 0.2, 256), "random", "random-totals") for way in ("none", "fused")]
+    group = Group("m", "engine", tuple(runs))
+    assert runs[0].widths != runs[1].widths == [live for _, live in runs[1].iterations]
+    saved = "computed for nothing, which reorder saves"
+    assert saved in texts(draw_rows(made_results(runs), group, runs))
+    runs[0].widths = []
+    assert saved not in texts(draw_rows(made_results(runs), group, runs)), "older files do not know"
+
+
+@pytest.mark.parametrize(("panels", "rows", "columns"), [(1, 1, 1), (4, 1, 4), (6, 2, 3), (8, 2, 4), (9, 3, 3)])
+def test_panels_leave_few_places_empty(panels: int, rows: int, columns: int) -> None:
+    runs = [made_run("fused", constant(2, 0.0, 5), f"w{place}", "constant") for place in range(panels)]
+    axes = draw_rows(made_results(runs), Group("m", "engine", tuple(runs)), runs).axes
+    grid = axes[0].get_subplotspec()
+    assert grid is not None and grid.get_gridspec().get_geometry() == (rows, columns) and len(axes) == panels
+
+
 def test_rows_show_few_workloads_of_a_kind() -> None:
     runs = [
         made_run("fused", constant(count, 0.0, 5), f"{gap}-{count}", "poisson", paper_gap_ms=gap)
@@ -117,4 +176,4 @@ def test_rows_show_few_workloads_of_a_kind() -> None:
         for count in (2, 3)
     ]
     shown = choose_rows(Group("m", "engine", tuple(runs)))
-    assert [run.workload for run in shown] == ["20-3", "100-3", "500-3"]
+    assert [run.workload for run in shown] == ["20-3", "50-3", "200-3", "500-3"]

@@ -102,6 +102,14 @@ def test_fused_rows_come_and_go(ways: EngineWays) -> None:
     assert run.requests[1].gap_p99_ms <= run.gaps_ms["max"]
 
 
+def test_a_step_is_as_wide_as_its_highest_live_row_without_reorder(ways: EngineWays) -> None:
+    """Rows end after 12, 30, 5, 17 and 9 tokens: the second, in row 1, is the last."""
+    dense, holed = ways.run("fused", BURST), ways.run("none", BURST)
+    lives = [live for _, live in dense.iterations]
+    assert dense.widths == lives == [live for _, live in holed.iterations]
+    assert holed.widths == [5] * 9 + [4] * 8 + [2] * 13
+
+
 @pytest.mark.parametrize("way", ["static", "dynamic"])
 def test_a_batch_runs_to_completion(ways: EngineWays, way: str) -> None:
     run = ways.run(way, BURST, batch_size=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
@@ -16,9 +17,10 @@ _BATCHING = ("dynamic", "static", "none", "fused")
 """Ways whose rows change: one after another is always one, instances have no iteration in common."""
 _STREAMING = ("serial", "none", "fused")
 _FACTS = {"constant": "paper_gap_ms", "poisson": "paper_gap_ms", "random-totals": "max_total", "chat": "rate"}
-_MOST_PANELS = 3
+_MOST_PANELS = 4
 """Of a kind of workload."""
-_COLUMNS = 3
+_COLUMNS = (3, 4, 2)
+"""Of panels: the first of these that leaves the fewest places empty."""
 _MARKERS = {"none": "x", "serial": "s"}
 _LEAST_STEPS = 5
 """Fewer pairs of iterations at some number of rows give no time."""
@@ -38,9 +40,9 @@ def choose_rows(group: Group) -> list[Run]:
 
 
 def draw_rows(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
-    """A panel for each workload, a line for each way."""
+    """A panel for each workload, a line for each way; without reorder the rows that a step computes, too."""
     workloads = list(dict.fromkeys(run.workload for run in runs))
-    columns = min(_COLUMNS, len(workloads))
+    columns = min(len(workloads), min(_COLUMNS, key=lambda count: -len(workloads) % count))
     rows = -(-len(workloads) // columns)
     what = title("Rows in flight by iteration", group.model, "bare engine", results)
     figure = canvas(what, max(7.0, 4.0 * columns), 1.4 + 2.6 * rows)
@@ -50,12 +52,7 @@ def draw_rows(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
         for run in sorted(
             (r for r in runs if r.workload == workload), key=lambda run: (run.way == "none", order(run.way))
         ):
-            indices = [index * run.iteration_stride for index in range(len(run.iterations))]
-            levels = [level for _, level in run.iterations]
-            axes.plot(
-                [*indices, indices[-1] + 1], [*levels, 0], drawstyle="steps-post", color=colour(run.way),
-                label=way_words(run.way), linewidth=1.6, linestyle="--" if run.way == "none" else "-",
-            )  # fmt: skip
+            _draw_levels(axes, run)
         axes.set_title(workload)
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
@@ -68,6 +65,23 @@ def draw_rows(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
             axes.set_xlabel("iteration")
     legend(figure)
     return figure
+
+
+def _draw_levels(axes: Any, run: Run) -> None:
+    """Live rows, and what lies between them and the rows of the step."""
+    at = [index * run.iteration_stride for index in range(len(run.iterations) + 1)]
+    at[-1] = at[-2] + 1
+    levels, words = [*(level for _, level in run.iterations), 0], way_words(run.way)
+    look: dict[str, Any] = {"color": colour(run.way), "drawstyle": "steps-post"}
+    if run.way != "none":
+        axes.plot(at, levels, label=words, linewidth=1.6, **look)
+        return
+    axes.plot(at, levels, label=f"{words}: live rows", linewidth=1.6, linestyle="--", **look)
+    if run.widths:
+        widths = [*run.widths, 0]
+        axes.plot(at, widths, label=f"{words}: rows that a step computes", linewidth=1.0, **look)
+        axes.fill_between(at, levels, widths, step="post", color=colour(run.way), alpha=0.25, linewidth=0,
+                          label="computed for nothing, which reorder saves")  # fmt: skip
 
 
 def choose_steps(group: Group) -> list[Run]:

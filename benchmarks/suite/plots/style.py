@@ -5,6 +5,7 @@ Knows matplotlib and no quantity. Colours are those of Okabe and Ito, told apart
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ LAYERS = {
 }
 """Words, line, marker."""
 LINE = "#222222"
+NOT_RUN = "not run"
+"""In the place of a bar."""
 SMALL = 9
 DPI = 130
 _CROWDED = 36
@@ -102,7 +105,8 @@ def order(way: str) -> int:
 
 
 def bars(axes: Any, groups: Sequence[str], series: Sequence[Series]) -> None:
-    """Bars side by side, one group a label, values written above them; the upper part is left to lines."""
+    """Bars side by side, one group a label, values written above them, or that there is none; the upper part is left to
+    lines."""
     width = _GROUP / max(len(series), 1)
     upright = 90 if len(groups) * (len(series) + 1) > _CROWDED else 0
     for place, one in enumerate(series):
@@ -112,6 +116,12 @@ def bars(axes: Any, groups: Sequence[str], series: Sequence[Series]) -> None:
             [x for x, _ in shown], [value for _, value in shown], width * 0.94, color=one.colour, label=one.label
         )
         axes.bar_label(drawn, [digits(value) for _, value in shown], padding=2, fontsize=SMALL, rotation=upright)
+        for group, value in enumerate(one.values):
+            if value is None:
+                axes.annotate(
+                    NOT_RUN, (group + offset, 0), (0, 3), textcoords="offset points", rotation=90, ha="center",
+                    va="bottom", fontsize=SMALL - 1, color=one.colour,
+                )  # fmt: skip
     most = max((value for one in series for value in one.values if value is not None), default=1.0)
     axes.set_ylim(0, most / _LINES_FROM * (1.22 if upright else 1.12))
     axes.set_yticks([tick for tick in MaxNLocator(6).tick_values(0, most) if 0 <= tick <= most * 1.05])
@@ -127,7 +137,7 @@ def lines_over(axes: Any, name: str, series: Sequence[Series], least: float = 0.
     for place, one in enumerate(series):
         shown = [(group, value) for group, value in enumerate(one.values) if value is not None]
         second.plot(
-            [x for x, _ in shown], [y for _, y in shown], one.line, marker=one.marker, color=one.colour,
+            range(len(one.values)), unbroken(one.values), one.line, marker=one.marker, color=one.colour,
             label=one.label, markeredgecolor="white", markersize=8, linewidth=2,
         )  # fmt: skip
         for x, y in shown:
@@ -146,6 +156,11 @@ def lines_over(axes: Any, name: str, series: Sequence[Series], least: float = 0.
     )
     second.set_ylabel(name, loc="top")
     second.spines["right"].set_visible(True)
+
+
+def unbroken(values: Sequence[float | None]) -> list[float]:
+    """For a line that ends before what was not run, and begins again behind it."""
+    return [math.nan if value is None else value for value in values]
 
 
 def digits(value: float) -> str:

@@ -22,7 +22,7 @@ from benchmarks.suite.ways.engines import MAX_INSTANCES, Engines, allow_many_str
 from benchmarks.suite.ways.probe import Probe, probe_device
 from benchmarks.suite.ways.served import LIMIT_S, OnTokens, Served, arrival, make_run, token_times
 from benchmarks.suite.workload import BenchRequest, Workload
-from flover_backend.bench_engine.drive import Arrival, drive
+from flover_backend.bench_engine.drive import Arrival, Record, drive
 from flover_backend.bench_engine.figures import BenchError
 from flover_backend.bench_engine.shapes import Shape
 from flover_backend.engine.engine import Engine
@@ -173,8 +173,17 @@ class EngineWays:
 
 
 def _serve_fused(engine: Engine, requests: Sequence[BenchRequest], on_tokens: OnTokens | None) -> Served:
-    record = drive(engine, [arrival(request) for request in requests], limit_s=LIMIT_S, on_tokens=on_tokens)
-    return Served(token_times(record, len(requests)), [(at, len(got)) for at, got in record.steps])
+    """With each iteration's width, that of the plan whose tokens came: an earlier step's where the GPU runs behind."""
+    planned, widths = [0] * engine.runner.pipeline_depth, list[int]()
+
+    def stepped(record: Record) -> None:
+        planned.append(0 if engine.last_stats is None else engine.last_stats.iteration.num_rows)
+        if len(record.steps) > len(widths):
+            widths.append(planned[-1 - engine.runner.pipeline_depth])
+
+    arrivals = [arrival(request) for request in requests]
+    record = drive(engine, arrivals, each_step=stepped, limit_s=LIMIT_S, on_tokens=on_tokens)
+    return Served(token_times(record, len(requests)), [(at, len(got)) for at, got in record.steps], widths)
 
 
 def _warm(engine: Engine, requests: Sequence[BenchRequest]) -> None:

@@ -31,6 +31,8 @@ class Served:
     """[requests]: when each of its responses came: one a token, or one in all."""
     iterations: list[tuple[float, int]] = field(default_factory=list)
     """(end, rows whose token somebody waits for); only those that gave a token."""
+    widths: list[int] = field(default_factory=list)
+    """Of each iteration the rows that it computed; empty where that is not known."""
 
     @classmethod
     def nothing(cls, num_requests: int) -> Served:
@@ -70,6 +72,7 @@ def make_run(way: str, model: str, workload: Workload, served: Served, settings:
         requests=[_result(r, times) for r, times in zip(workload.requests, served.responses, strict=True)],
         gaps_ms=_tails(gaps),
         iterations=served.iterations[::stride],
+        widths=served.widths[::stride],
         iteration_stride=stride,
         num_responses=sum(map(len, served.responses)),
     )
