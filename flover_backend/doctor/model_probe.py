@@ -95,7 +95,7 @@ def _memory(config: ModelJson, model: Model, taken: Counter[str]) -> Check:
     free = max(0, (free_memory(model.device) if on_gpu else available_bytes()) - taken[model.device.type])
     check_weights_fit(model.weight_bytes, model.device, free)
     limits = resolve_limits(config, model)
-    max_prompt = largest_prompt(config, model, limits)
+    max_prompt = largest_prompt(config, model)
     reserve = reserve_for(model, limits.max_rows, max_prompt)
     num_blocks = resolve_num_blocks(config, limits, model, max(0, free - model.weight_bytes), reserve)
     kv = (num_blocks + 1) * config.block_size * kv_bytes_per_token(model)

@@ -58,7 +58,7 @@ def build_engine(config: ModelJson, model: Model, progress: Callable[[str, float
     """A warm engine around a loaded model."""
     limits = resolve_limits(config, model)
     budget = config.prefill_token_budget or _default_budget(model)
-    max_prompt = largest_prompt(config, model, limits)
+    max_prompt = largest_prompt(config, model)
     free_bytes = free_memory(model.device)
     reserve = reserve_for(model, limits.max_rows, max_prompt)
     num_blocks = resolve_num_blocks(config, limits, model, free_bytes, reserve)
@@ -89,10 +89,10 @@ def build_engine(config: ModelJson, model: Model, progress: Callable[[str, float
     return Engine(Scheduler(scheduler_config), runner), limits
 
 
-def largest_prompt(config: ModelJson, model: Model, limits: Limits) -> int:
-    """Most prompt tokens of an iteration, however few rows decode beside them."""
+def largest_prompt(config: ModelJson, model: Model) -> int:
+    """Most prompt tokens of an iteration: rows that decode beside them leave less room, never more."""
     budget = config.prefill_token_budget or _default_budget(model)
-    return budget if isinstance(budget, int) else max(budget(rows, 0, 0) for rows in range(limits.max_rows + 1))
+    return budget if isinstance(budget, int) else budget(0, 0, 0)
 
 
 def _default_budget(model: Model) -> Callable[[int, int, int], int]:

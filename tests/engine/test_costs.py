@@ -55,3 +55,15 @@ def test_without_running_rows_the_budget_is_large():
 
 def test_a_tiny_model_is_bounded_by_tokens_not_by_time():
     assert IterationCost(1000, 1000, 10, 10, 1, DeviceSpeed(1e9, 1e9, 1e9)).prefill_token_budget(0) == 4096
+
+
+@pytest.mark.parametrize("cost", [SMOLLM2, LLAMA_13B, LLAMA3_8B, GPTJ_6B])
+def test_no_iteration_takes_more_prompt_tokens_than_one_without_rows(cost):
+    largest = cost.prefill_token_budget(0)
+    budgets = [
+        cost.prefill_token_budget(rows, rows * context, num_computed)
+        for rows in (0, 1, 7, 32, 256, 1024)
+        for context in (0, 500, 100_000)
+        for num_computed in (0, 500, 100_000)
+    ]
+    assert max(budgets) == largest
