@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,10 @@ from benchmarks.suite.plan import Planned, promising
 from benchmarks.suite.result import Run
 from benchmarks.suite.ways import WAYS, EngineWays
 from benchmarks.suite.workload import BenchRequest, Workload
+from flover_backend.bench_engine.drive import Arrival, Record, drive
 from flover_backend.bench_engine.figures import BenchError
 from flover_backend.bench_engine.shapes import Shape
+from flover_backend.engine.engine import Engine
 from flover_backend.errors import DoesNotFit
 
 MAX_LEN = 64
@@ -67,6 +70,26 @@ def test_every_way_gives_the_same_tokens(ways: EngineWays, alone: dict[int, list
     ]
     assert all(r.at == r.sent < r.first <= r.end for r in run.requests)
     assert run.facts == {"num_requests": 5} and run.wall_s == max(r.end for r in run.requests)
+
+
+def test_a_way_serves_a_few_tokens_before_its_first_run_on_an_engine(
+    ways: EngineWays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[list[tuple[float, int]]] = []
+
+    def counted(engine: Engine, arrivals: Sequence[Arrival], **settings: Any) -> Record:
+        served.append([(one.at, one.new_tokens) for one in arrivals])
+        return drive(engine, arrivals, **settings)
+
+    ways.run("none", MIXED)  # so that the engine of the others is new
+    monkeypatch.setattr("benchmarks.suite.ways.drive", counted)
+    runs = [ways.run("fused", MIXED) for _ in range(2)]
+    asked = [(request.at, request.new_tokens) for request in MIXED.requests]
+    warm, *measured = [few for few in served if len(few) == len(asked) and few != served[0]]
+    assert warm == [(0.0, 8), (0.0, 8), (0.0, 5), (0.0, 8), (0.0, 8)] and measured == [asked, asked]
+    assert all(run.num_responses == 73 and len(run.requests) == 5 for run in runs)
+    served.clear()
+    assert ways.single(MIXED) > 0 and 3 <= len(served) <= 9 and {len(few) for few in served} == {1}
 
 
 def test_instances_take_turns_where_there_are_fewer_than_requests(
