@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +13,6 @@ from recording_front import Recorder, request
 from flover_backend.config import ModelJson
 
 pytestmark = pytest.mark.gpu
-TOLD_WITHIN_S = 10.0
-
-
-@pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    runtime = tmp_path / "run"
-    runtime.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-    host = Host(tmp_path)
-    yield host
-    host.end()
 
 
 def test_a_device_side_assert_fails_every_front_and_ends_the_engine(host: Host, tmp_path: Path) -> None:
@@ -33,7 +20,6 @@ def test_a_device_side_assert_fails_every_front_and_ends_the_engine(host: Host, 
     config = ModelJson(device="cuda", max_rows=4, max_model_len=128, kv_cache_tokens=2048, prefill_token_budget=64)
     clients = [host.connect(name, config, "failing_engine:load_faulting", path) for name in ("one", "two")]
     recorders = [Recorder(), Recorder()]
-    began = time.monotonic()
     for client, recorder in zip(clients, recorders, strict=True):
         client.start(recorder)
         client.submit(request(client, [5, 6], max_tokens=100, ignore_eos=True))
@@ -42,7 +28,6 @@ def test_a_device_side_assert_fails_every_front_and_ends_the_engine(host: Host, 
         (text,) = recorder.failed
         assert text.startswith("the engine failed: ") and "device-side assert" in text, text
         assert not recorder.finish and not recorder.ended
-    wait_until(lambda: not is_running(clients[0].info.pid), "the engine's end", TOLD_WITHIN_S)
-    assert time.monotonic() - began < TOLD_WITHIN_S
+    wait_until(lambda: not is_running(clients[0].info.pid), "the engine's end")
     wait_until(lambda: host.files() == [], "no files left")
     assert int(torch.arange(10, device="cuda").sum()) == 45

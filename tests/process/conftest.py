@@ -6,15 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine_host import Host
+from engine_host import Host, private_host
 
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    runtime = tmp_path / "run"
-    runtime.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    host = Host(tmp_path)
-    yield host
-    host.end()
+    with private_host(tmp_path, monkeypatch.setenv) as host:
+        yield host

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,19 @@ class Host:
         for front in self.fronts:
             front.end()
         self.kill_server()
+
+
+@contextmanager
+def private_host(directory: Path, setenv: Callable[[str, str], None]) -> Iterator[Host]:
+    """A host whose engines have their files in `directory`; ended with all of its processes."""
+    runtime = directory / "run"
+    runtime.mkdir(mode=0o700)
+    setenv("XDG_RUNTIME_DIR", str(runtime))
+    host = Host(directory)
+    try:
+        yield host
+    finally:
+        host.end()
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:
