@@ -128,6 +128,7 @@ class Backbone:
         self.alone = alone or model
         self.seen: Counter[str] = Counter()
         self._make = make
+        self._lone: dict[str, list[Sequence]] = {}
 
     def check(self, traffic: Traffic, reorder: str, pipeline_depth: int) -> None:
         """Every request's tokens equal those of its lone run, or stop at a near tie of that run."""
@@ -136,9 +137,16 @@ class Backbone:
             key = visit.request.key
             self.seen["requests"] += 1
             near_tie = False
-            for got, alone in zip(collector.sequences[key], run_alone(self.alone, visit.request), strict=True):
+            for got, alone in zip(collector.sequences[key], self._run_alone(visit.request), strict=True):
                 near_tie |= self._compare(got, alone, collector.ended.get(key))
             self.seen["near ties"] += near_tie
+
+    def _run_alone(self, request: Request) -> list[Sequence]:
+        """Once for each prompt with its parameters: every mode is given the same traffic, and nothing else counts."""
+        asked = repr((request.prompt_ids, request.params))
+        if asked not in self._lone:
+            self._lone[asked] = run_alone(self.alone, request)
+        return self._lone[asked]
 
     def _run(self, traffic: Traffic, reorder: str, pipeline_depth: int) -> tuple[Collector, list[Visit]]:
         now = [0.0]

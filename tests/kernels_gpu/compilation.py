@@ -1,10 +1,14 @@
 """Compiles a kernel for the H200's architecture without a GPU, in a process of its own, where Triton compiles for real.
 
+One such process compiles all that the tests of this one want: importing torch and Triton takes it longer than a kernel.
+
 resources = compile_kernel("flover_backend.kernels.gpu.x", "_kernel", {"x": "*fp16", "n": "i32"}, {"BLOCK": 64})
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib
 import json
 import os
@@ -12,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,17 +38,48 @@ def compile_kernel(
 ) -> Resources:
     """Arguments of the kernel in `signature` or `constants`; options as num_warps, num_stages.
 
-    A signature type with ":16" at its end is that type, divisible by 16. Raises CalledProcessError with the
-    compiler's message on stderr.
+    A signature type with ":16" at its end is that type, divisible by 16. Raises `CompilationFailed` with the compiler's
+    message.
     """
-    order = json.dumps([module, kernel, signature, constants, options])
+    compiler = _compiler()
+    assert compiler.stdin and compiler.stdout
+    compiler.stdin.write(json.dumps([module, kernel, signature, constants, options]) + "\n")
+    compiler.stdin.flush()
+    answer = compiler.stdout.readline()
+    if not answer:
+        raise CompilationFailed(f"the compiling process ended with {compiler.wait()}")
+    resources, error = json.loads(answer)
+    if error:
+        raise CompilationFailed(error)
+    return Resources(**resources)
+
+
+class CompilationFailed(Exception):
+    """Why, as the compiler or its process says it."""
+
+
+@functools.cache
+def _compiler() -> subprocess.Popen[str]:
+    """Ends when its standard input is closed, at the latest with this process."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {
         "PYTHONPATH": os.pathsep.join(sys.path)
     }
-    done = subprocess.run(
-        [sys.executable, __file__, order], env=environment, check=True, stdout=subprocess.PIPE, text=True
+    process = subprocess.Popen(
+        [sys.executable, __file__], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    return Resources(**json.loads(done.stdout.splitlines()[-1]))
+    atexit.register(process.communicate)
+    return process
+
+
+def _serve() -> None:
+    """A line a kernel: [resources, None] or [None, error]; whatever else is printed goes to stderr."""
+    answers, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        try:
+            answer = [asdict(_compile(*json.loads(line))), None]
+        except Exception:
+            answer = [None, traceback.format_exc()]
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def _compile(
@@ -87,4 +123,4 @@ def _resources(ptx: str, shared_bytes: int) -> Resources:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(_compile(*json.loads(sys.argv[1])))))
+    _serve()
