@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# Two processes: tests that start servers in one, the others beside them (tests/conftest.py).
+# Two processes: tests that share servers in one, others beside them (tests/conftest.py).
 SPREAD := -n 2 --dist loadscope
 
 .DEFAULT_GOAL := help

@@ -18,21 +18,26 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if not any(Path("/dev").glob("nvidia[0-9]*")):
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-SERVERS = frozenset(
-    "benchmarks cli client cluster deploy faults live neighbours process pytriton server top".split()  # noqa: SIM905
-)
-"""Folders whose tests start processes and look at what they leave behind: one after another, in one process."""
+ONE_AFTER_ANOTHER = {
+    "servers": "client cluster faults live neighbours pytriton top",
+    "commands": "benchmarks cli deploy server",
+    "importer": "importer",
+}
+"""Folders whose tests share a server or a model, in lots: each lot runs in one process, and lots beside each other.
+
+The first two start servers, which mostly wait; what computes takes the cores meanwhile. Longest first.
+"""
+LOT_OF = {folder: lot for lot, folders in ONE_AFTER_ANOTHER.items() for folder in folders.split()}
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Files may run beside each other, but for those of SERVERS, and those of the importer, which share a model."""
+    """Files may run beside each other, but for those of one lot."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFolder(LoadScopeScheduling):  # type: ignore[misc]
+    class ByLot(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            folder = file.split("/")[1]
-            return "servers" if folder in SERVERS else folder if folder == "importer" else file
+            return LOT_OF.get(file.split("/")[1], file)
 
-    return ByFolder(config, log)
+    return ByLot(config, log)

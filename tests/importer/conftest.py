@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from flover_backend.importer.smollm2 import fetch_gguf, fetch_smollm2
 
@@ -20,6 +25,26 @@ def smollm2() -> Path:
     return fetch_smollm2()
 
 
+_READ, _NAMES = functools.cache(gguf.GGUFReader), functools.cache(gguf.get_tensor_name_map)
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """transformers parses the file for each thing that it makes of it, and lists all names anew for each module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf, "GGUFReader", lambda path: _READ(str(path)))
+        patch.setattr(gguf, "get_tensor_name_map", _NAMES)
+        yield
+
+
+@pytest.fixture(scope="session")
+def reference_tokenizer(gguf_file: Path) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    with _parsed_once():
+        return AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name).backend_tokenizer
+
+
 @pytest.fixture(scope="session")
 def reference(gguf_file: Path):
     """transformers' model of the GGUF file itself, float32, as its from_pretrained(gguf_file=...) makes it.
@@ -29,10 +54,11 @@ def reference(gguf_file: Path):
     from transformers import AutoConfig, LlamaForCausalLM
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    config = AutoConfig.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
-    with torch.device("meta"):
-        names = LlamaForCausalLM(config)
-    tensors = load_gguf_checkpoint(gguf_file, return_tensors=True, model_to_load=names)["tensors"]
+    with _parsed_once():
+        config = AutoConfig.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
+        with torch.device("meta"):
+            names = LlamaForCausalLM(config)
+        tensors = load_gguf_checkpoint(gguf_file, return_tensors=True, model_to_load=names)["tensors"]
     model = LlamaForCausalLM.from_pretrained(None, config=config, state_dict=tensors, dtype=torch.float32)
     return model.eval().requires_grad_(False)
 

@@ -27,13 +27,6 @@ def tokenizer(smollm2: Path) -> Tokenizer:
     return Tokenizer.from_file(str(smollm2 / "tokenizer.json"))
 
 
-@pytest.fixture(scope="module")
-def reference_tokenizer(gguf_file: Path) -> Tokenizer:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name).backend_tokenizer
-
-
 def _lines_of_code() -> list[str]:
     """Lines with indented and aligned numbers, which the King James Bible has none of."""
     folder = Path(sysconfig.get_path("stdlib"))

@@ -9,6 +9,7 @@ from itertools import product
 import pytest
 import torch
 from compilation import compile_kernel
+from grid import checkered
 from paged_case import PagedCase
 
 from flover_backend.kernels.gpu.decode_attention import QUANTUM, DecodeAttention, DecodeConfig, choose_config
@@ -46,9 +47,7 @@ def attend(case: PagedCase, lens: list[int], config: DecodeConfig | None = None,
     return out
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize(("mix", "shape", "dtype"), checkered(MIXES, SHAPES, DTYPES), ids=str)
 def test_equals_the_formula(mix: str, shape: str, dtype: torch.dtype, device: torch.device) -> None:
     lens = MIXES[mix]
     case = PagedCase([(1, n) for n in lens], SHAPES[shape], dtype, device, seed=len(mix))

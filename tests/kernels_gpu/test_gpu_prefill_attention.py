@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from compilation import compile_kernel
+from grid import checkered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paged_case import PagedCase
@@ -51,9 +52,7 @@ def attend(case: PagedCase, spare: int = 2, config: PrefillConfig | None = None)
     return out
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize(("mix", "shape", "dtype"), checkered(MIXES, SHAPES, DTYPES), ids=str)
 def test_equals_the_formula(mix: str, shape: str, dtype: torch.dtype, device: torch.device) -> None:
     case = PagedCase(MIXES[mix], SHAPES[shape], dtype, device, seed=len(mix))
     case.assert_close(attend(case), case.expected())

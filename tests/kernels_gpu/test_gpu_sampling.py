@@ -11,6 +11,7 @@ from flover_backend.kernels.gpu import sampling as subject
 from flover_backend.kernels.gpu import sampling_statistics
 from flover_backend.request import SamplingParams
 from tests.kernels_gpu.compilation import compile_kernel
+from tests.kernels_gpu.grid import checkered
 from tests.kernels_gpu.sampling_case import NEAR_TIE, DeviceRows, Row, differences, random_row, reference_token
 
 KINDS = ["greedy", "temperature", "top_k", "top_p", "min_p", "penalties", "bias", "min_tokens", "mix"]
@@ -45,8 +46,10 @@ def test_rows_of_half_precision_and_strides(device: torch.device, dtype: torch.d
     assert_equal_but_at_near_ties(rows, logits, tokens.tolist(), max_ties=1)
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.01, 1.0, 12.0])
-@pytest.mark.parametrize(("top_k", "top_p"), [(0, 0.3), (0, 0.9), (0, 0.9999), (40, 1.0), (6000, 1.0), (6000, 0.5)])
+@pytest.mark.parametrize(
+    ("scale", "top_k", "top_p"),
+    checkered([0.0, 0.01, 1.0, 12.0], [(0, 0.3), (0, 0.9), (0, 0.9999), (40, 1.0), (6000, 1.0), (6000, 0.5)]),
+)
 def test_floors_of_flat_and_peaked_rows(device: torch.device, scale: float, top_k: int, top_p: float) -> None:
     """All rows equal but their seeds, so that the draws tell a wrong floor; scale 0: all weights are equal."""
     params = [SamplingParams(max_tokens=9, temperature=1.0, top_k=top_k, top_p=top_p, seed=s) for s in (1, 2)]

@@ -117,9 +117,12 @@ class LiveServer:
         """Its exit code, when it ends by itself."""
         return self.process.wait(START_TIMEOUT_S)
 
-    def stop(self) -> None:
+    def begin_stop(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        self.begin_stop()
         try:
             self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -171,6 +174,7 @@ def live_servers(make_folder: Callable[[str], Path]) -> Iterator[StartServer]:
         "OMP_NUM_THREADS": "1",
     }
     stops = ExitStack()  # each is stopped, whatever a test or another's stop says
+    started: list[LiveServer] = []
 
     def start(
         model_json: dict[str, object] | None = None,
@@ -194,10 +198,15 @@ def live_servers(make_folder: Callable[[str], Path]) -> Iterator[StartServer]:
         )
         server = LiveServer(folder, [*common, *arguments], environment)
         stops.callback(server.stop)
+        started.append(server)
         return server
 
     with stops:
-        yield start
+        try:
+            yield start
+        finally:
+            for server in started:  # they take a second or two each: beside each other
+                server.begin_stop()
 
 
 def copy_repository(target: Path, model_json: dict[str, object], instances: int) -> None:

@@ -128,8 +128,8 @@ def no_room(folder: Path) -> dict[str, Any]:
         (bad_value, 1, ("block_size", "17")),
         (no_directory, 2, ("missing", "no directory")),
         (truncated, 2, ("model.safetensors",)),
-        (other_kind, 1, ("config.json", "GPT2LMHeadModel", "LlamaForCausalLM")),
-        (no_room, 1, ("kv_cache_tokens 64", "max_model_len 2048")),
+        pytest.param(*(other_kind, 1, ("config.json", "GPT2LMHeadModel", "LlamaForCausalLM")), marks=pytest.mark.slow),
+        pytest.param(*(no_room, 1, ("kv_cache_tokens 64", "max_model_len 2048")), marks=pytest.mark.slow),
     ],
     ids=lambda entry: getattr(entry, "__name__", ""),
 )

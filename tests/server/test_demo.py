@@ -44,8 +44,12 @@ def test_flovers_own_demonstration_gives_every_answer_its_length(tmp_path: Path)
 
 @pytest.mark.parametrize(
     "moment",
-    [r"SmolLM2", r"starting a Triton server", r"in flight per iteration", r"\d/24 answered  [1-9]\d+ tokens"],
-    ids=["at the start", "while it loads", "at the first request", "amid tokens"],
+    [
+        pytest.param(r"SmolLM2", id="at the start"),
+        pytest.param(r"starting a Triton server", id="while it loads"),
+        pytest.param(r"in flight per iteration", id="at the first request", marks=pytest.mark.slow),
+        pytest.param(r"\d/24 answered  [1-9]\d+ tokens", id="amid tokens"),
+    ],
 )
 def test_ctrl_c_leaves_no_process_behind(tmp_path: Path, moment: str) -> None:
     demo = Terminal(tmp_path, "demo")
