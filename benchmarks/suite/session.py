@@ -101,7 +101,7 @@ class Session:
                 self._one(planned, estimate, ways)
                 self._pace[planned.way] = max(1.0, (time.perf_counter() - started) / estimate.seconds(planned))
         if late:
-            self._tell(f"left out, for the time they take (--minutes): {', '.join(run.title for run in late)}")
+            self._tell(f"left out, for the time they take (--minutes): {'; '.join(run.title for run in late)}")
 
     def _left_s(self) -> float | None:
         """Of the budget."""

@@ -75,7 +75,7 @@ def _by_requests(runs: Sequence[Run], results: Results, paper: Paper | None) -> 
     fused = _of(runs, "constant", "fused", lambda run: run.facts.get("paper_gap_ms", 0) > 0)
     rows = [
         [
-            _n(run), f"{run.facts['paper_gap_ms']:g} ms -> {run.facts['gap_ms']:.1f} ms", _s(run.wall_s),
+            _n(run), _gap(run) if len(run.requests) > 1 else "–", _s(run.wall_s),
             *_against(runs, run, "instances"),
             *_papers(paper, "speed_up", run, run.facts["paper_gap_ms"] == GAP_MS, len(run.requests)),
             _ratio(figures.mean_latency_over_single(run)), _ratio(figures.bound_over_single(run, results)),
@@ -92,9 +92,7 @@ def _bursts(runs: Sequence[Run], results: Results, paper: Paper | None) -> Rows:
     for run in sorted(at_once, key=lambda run: (len(run.requests), run.way != "fused", run.wall_s)):
         fused = figures.twin(runs, run, "fused")
         over = None if fused is None or run.way == "fused" else figures.speed_up(fused, run)
-        settings = ", ".join(
-            f"{key} {value:g}" for key, value in run.settings.items() if isinstance(value, int | float)
-        )
+        settings = _settings(run)
         latency, bound = figures.mean_latency_over_single(run), figures.bound_over_single(run, results)
         rows.append(
             [_n(run), f"{run.way}{f' ({settings})' if settings else ''}", _s(run.wall_s),
@@ -109,7 +107,7 @@ def _poisson(runs: Sequence[Run], results: Results, paper: Paper | None) -> Rows
     its = data().papers["gptj-6b"] if paper else None
     rows = [
         [
-            f"{run.facts['paper_gap_ms']:g} ms -> {run.facts['gap_ms']:.1f} ms", _s(run.wall_s),
+            _gap(run), _s(run.wall_s),
             f"{figures.overlap(run) * 100:.1f} %", *_against(runs, run, "instances"),
             *_papers(its, "poisson_speed_up", run, len(run.requests) == MOST, round(run.facts["paper_gap_ms"])),
             _ratio(figures.mean_latency_over_single(run)),
@@ -145,12 +143,9 @@ def _batches(runs: Sequence[Run], results: Results, paper: Paper | None) -> Rows
     for run in runs:
         spaced = run.kind != "constant" or run.facts.get("paper_gap_ms")
         if run.way in ("serial", "dynamic", "static") and spaced:
-            settings = ", ".join(
-                f"{key} {value:g}" for key, value in run.settings.items() if isinstance(value, int | float)
-            )
             fused = figures.twin(runs, run, "fused")
             over = None if fused is None else figures.speed_up(fused, run)
-            rows.append([run.workload, f"{run.way} {settings}".strip(), _s(run.wall_s), _x(over)])
+            rows.append([run.workload, f"{run.way} {_settings(run)}".strip(), _s(run.wall_s), _x(over)])
     return [["workload", "way", "overall", "fused is faster by"], *rows] if rows else []
 
 
@@ -215,8 +210,15 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def _gap(run: Run) -> str:
+    """In the paper, and here."""
+    return f"{run.facts['paper_gap_ms']:g} ms -> {run.facts['gap_ms']:.1f} ms"
+
+
 def _settings(run: Run) -> str:
-    return ", ".join(f"{key} {value:g}" for key, value in run.settings.items() if isinstance(value, int | float))
+    """What was chosen: `host_share` was measured."""
+    numbers = {key: value for key, value in run.settings.items() if isinstance(value, int | float)}
+    return ", ".join(f"{key} {value:.4g}" for key, value in numbers.items() if key != "host_share")
 
 
 def _n(run: Run) -> str:

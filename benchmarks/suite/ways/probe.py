@@ -13,7 +13,7 @@ from flover_backend.bench_engine.probes import Products, copy_bandwidth
 from flover_backend.bench_engine.session import free_device
 from flover_backend.bench_engine.shapes import Shape
 
-ROWS = {"cuda": (1, 2, 4, 8, 16, 32, 64, 128, 256), "cpu": (1, 8)}
+ROWS = {"cuda": (1, 2, 4, 8, 16, 32, 64, 128, 256), "cpu": (1, 8, 32)}
 
 
 @dataclass(frozen=True, slots=True)
