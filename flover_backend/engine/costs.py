@@ -38,9 +38,9 @@ class DeviceSpeed:
 
 def device_speed(device: torch.device, dtype: torch.dtype, num_threads: int) -> DeviceSpeed:
     """Stated constants. GPU: one NVIDIA H200. Weights of a LLaMA-13B in 6.6 ms; its iterations of 256 to 512 tokens at
-    620 to 690e12 operations a second, the small kernels counted in; a prompt's piece of 224 tokens behind 3,900 others
-    in a LLaMA-3 8B; float32's rates are guesses. CPU: one thread, times their number; measured on SmolLM2-135M in fp32
-    on a server core of 2022."""
+    620 to 690e12 operations a second, the small kernels counted in (a sixth less from the fifth in a row on, at the
+    board's power limit); a prompt's piece of 224 tokens behind 3,900 others in a LLaMA-3 8B; float32's rates are
+    guesses. CPU: one thread, times their number; measured on SmolLM2-135M in fp32 on a server core of 2022."""
     if device.type == "cuda":
         flops, attention_flops = (40e12, 20e12) if dtype == torch.float32 else (650e12, 127e12)
         return DeviceSpeed(3.9e12, flops, attention_flops)
