@@ -1,5 +1,7 @@
 """A program that sends requests over one gRPC connection, says when their first answer is there, and never ends.
 
+The first has its first answer before the others are sent: which of several that come at once get rows is not said.
+
 `leaving_client.py URL MODE REQUEST...`: each request is JSON (prompt ids, parameters, stream). MODE: `streams`, each
 request on a stream of its own; `one`, all on one stream; `half`, as `one`, the sending side closed after the last.
 Tests kill it.
@@ -31,8 +33,11 @@ def request_of(prompt_ids: list[int], parameters: dict[str, Any], stream: bool) 
     return request
 
 
-def sent(requests: list[Any], half_close: bool) -> Iterator[Any]:
-    yield from requests
+def sent(requests: list[Any], half_close: bool, answered: threading.Event) -> Iterator[Any]:
+    yield requests[0]
+    if len(requests) > 1:
+        answered.wait()
+        yield from requests[1:]
     if not half_close:
         threading.Event().wait()
 
@@ -42,9 +47,13 @@ def main() -> None:
     requests = [request_of(*json.loads(one)) for one in given]
     stub = service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(url))
     groups = [[request] for request in requests] if mode == "streams" else [requests]
-    answers = [stub.ModelStreamInfer(sent(group, mode == "half")) for group in groups]
+    answered = threading.Event()
+    first = stub.ModelStreamInfer(sent(groups[0], mode == "half", answered))
     print("sent", flush=True)
-    for answer in answers:
+    print(next(first).error_message or "answered", flush=True)
+    answered.set()
+    others = [stub.ModelStreamInfer(sent(group, mode == "half", answered)) for group in groups[1:]]
+    for answer in others:
         print(next(answer).error_message or "answered", flush=True)
     threading.Event().wait()
 

@@ -60,7 +60,7 @@ def wait_cancelled(server: LiveServer, before: float, count: int) -> None:
 def test_killed_amid_tokens_with_others_of_its_requests_waiting(
     small_server: LiveServer, client: Start, mode: str
 ) -> None:
-    """Two have rows, two wait; one of each does not stream. Another client's request goes on."""
+    """Two have rows, two wait; some stream, some do not. Another client's request goes on."""
     scrape = wait_settled(small_server)
     before = scrape[series("flover_requests_finished_total", reason="cancelled")]
     leaving = client(mode, *(([7, index], ENDLESS, index % 2 == 0) for index in range(4)))
