@@ -127,13 +127,17 @@ def test_nothing_found_is_no_success_while_an_engine_is_being_started(
 
 
 def test_fronts_without_an_engine_are_a_reason_to_look_longer(tmp_path: Path) -> None:
-    """The server is this process; a stub of its own names its model.py."""
+    """The server is a shell, which has no engine of another test; its stub names a model.py."""
     stub, other, ours = tmp_path / "triton_python_backend_stub", tmp_path / "other.py", tmp_path / "model.py"
     stub.symlink_to("/bin/sh")
     other.write_text("import numpy\n")
     ours.write_text("from flover_backend.front.adapter import TritonPythonModel\n")
     for source, seconds in ((other, 0.0), (ours, SUCCESSOR_S)):
-        with subprocess.Popen([stub, "-c", "read line", source], stdin=subprocess.PIPE) as process:
-            wait_until(lambda source=source: str(source) in Path(f"/proc/{process.pid}/cmdline").read_text(), "it")
-            assert seconds_worth_waiting(os.getpid()) == seconds
-    assert seconds_worth_waiting(os.getpid()) == 0.0
+        command = ["/bin/sh", "-c", '"$0" -c "echo up; read line" "$1"; read line', stub, source]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+            assert server.stdout is not None and server.stdin is not None
+            assert server.stdout.readline() == b"up\n"
+            assert seconds_worth_waiting(server.pid) == seconds
+            server.stdin.write(b"the stub ends\n")
+            server.stdin.flush()
+            wait_until(lambda pid=server.pid: seconds_worth_waiting(pid) == 0.0, "no front is left")
