@@ -148,7 +148,8 @@ def test_a_storm_of_refusals_is_summed_up_and_accepted_requests_keep_their_lines
     for request in requests:
         host.tokens(request, [40], FinishReason.LENGTH)
     lines = host.log_lines()
-    assert [int(line["key"]) for line in lines if line["code"] == "OK"] == [request.key for request in requests]
+    accepted = [int(line["key"]) for line in lines if line["code"] == "OK"]
+    assert sorted(accepted) == [request.key for request in requests]  # senders end beside each other
     refused = [line for line in lines if line["code"] == "INVALID_ARG"]
     sums = host.log_lines("requests refused")
     assert len(refused) + sum(int(line["count"]) for line in sums) == 300
