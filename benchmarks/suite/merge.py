@@ -11,46 +11,83 @@ from benchmarks.suite.figures import family
 from benchmarks.suite.result import Results, Run
 from flover_backend.errors import ConfigError
 
+LENGTHS = ("prompt", "max_total", "min_total", "prompts", "outputs", "seed")
+"""Of a workload's facts: what its requests' lengths were made of, known of requests that failed, too."""
+
 
 def merge(parts: Sequence[Results]) -> Results:
     """Every run with the command and commit that it came from.
 
     A later part's runs take the place of an earlier one's of the same workload: of the same way and layer, and of every
-    way whose requests came at other times (another scale), since no ratio may be made of those. Bandwidth and weight
-    products, of which S is made, are the last part's. Raises `ConfigError` where models or devices differ.
+    way whose requests were others (another scale, another length), since no ratio may be made of those. Commands,
+    commits and seconds are of the parts whose runs remain; seconds are 0 where a part does not tell them for those
+    alone. Bandwidth and weight products, of which S is made, are the last part's. Raises `ConfigError` where models or
+    machines differ.
     """
     if not parts:
         raise ConfigError("--merge has no results file; give one at least")
     for part in parts:
         if _measured(part) != _measured(parts[-1]):
-            told = " and ".join(f"{models} on {gpus} x {device}" for models, device, gpus, _ in
-                                map(_measured, (part, parts[-1])))  # fmt: skip
-            raise ConfigError(f"--merge of {told}; allowed: one model on one kind of device")
-    runs: list[Run] = []
-    for part in parts:
-        runs = [run for run in runs if not any(_replaces(new, run) for new in part.runs)]
-        runs += [_signed(run, part) for run in part.runs]
+            told = " and ".join(map(_measured, (part, parts[-1])))
+            raise ConfigError(f"--merge of {told}; allowed: one model on one kind of machine, with one torch")
+    signed = [[_signed(run, part) for run in part.runs] for part in parts]
+    kept: list[tuple[int, Run]] = []
+    for place, runs in enumerate(signed):
+        kept = [(of, run) for of, run in kept if not any(_replaces(new, run) for new in runs)]
+        kept += [(place, run) for run in runs]
+    remaining = sorted({place for place, _ in kept}) or [len(parts) - 1]
+    seconds = [
+        _seconds(parts[place], signed[place], {run.command for of, run in kept if of == place}) for place in remaining
+    ]
     return msgspec.structs.replace(
         parts[-1],
-        command="; ".join(dict.fromkeys(part.command for part in parts)),
-        commit=", ".join(dict.fromkeys(part.commit for part in parts)),
-        machine=_machines([part.machine for part in parts]),
-        runs=runs,
-        seconds=sum(part.seconds for part in parts),
+        command=_joined([run.command for _, run in kept], "; ") or parts[-1].command,
+        commit=_joined([run.commit for _, run in kept], ", ") or parts[-1].commit,
+        machine=_machines([parts[place].machine for place in remaining]),
+        runs=[run for _, run in kept],
+        seconds=sum(seconds) if all(seconds) else 0.0,
     )
 
 
-def _measured(part: Results) -> tuple[str, str, int, int]:
-    """What all parts must have in common."""
-    models = ", ".join(sorted({run.model for run in part.runs}))
-    return models, part.machine.get("gpu") or "CPU", part.num_gpus, part.kv_bytes_per_token
+def _measured(part: Results) -> str:
+    """What all parts must have in common, in words."""
+    models = ", ".join(sorted({run.model for run in part.runs})) or "no runs"
+    machine = part.machine
+    device = machine.get("gpu") or "CPU"
+    return (
+        f"{models} on {part.num_gpus} x {device} ({machine.get('cpus')} CPU cores, torch {machine.get('torch')}, "
+        f"{part.kv_bytes_per_token} bytes of KV a token)"
+    )
 
 
 def _replaces(new: Run, old: Run) -> bool:
     if (new.model, new.workload) != (old.model, old.workload):
         return False
-    same_times = [r.at for r in new.requests] == [r.at for r in old.requests]
-    return (new.way, new.layer) == (old.way, old.layer) or (family(new.layer) == family(old.layer) and not same_times)
+    if (new.way, new.layer) == (old.way, old.layer):
+        return True
+    return family(new.layer) == family(old.layer) and not _same_requests(new, old)
+
+
+def _same_requests(one: Run, other: Run) -> bool:
+    """Times and lengths as asked. A request that failed has fewer tokens than it asked for."""
+    return (
+        len(one.requests) == len(other.requests)
+        and [one.facts.get(name) for name in LENGTHS] == [other.facts.get(name) for name in LENGTHS]
+        and all(
+            a.at == b.at and (a.error or b.error or (a.prompt_tokens, a.new_tokens) == (b.prompt_tokens, b.new_tokens))
+            for a, b in zip(one.requests, other.requests, strict=True)
+        )
+    )
+
+
+def _seconds(part: Results, runs: Sequence[Run], remaining: set[str]) -> float:
+    """Of the part's commands; 0 where one of them has no run any more: a file has the seconds of all together."""
+    commands = [run.command for run in runs]
+    return part.seconds if remaining == set(commands) and part.command == _joined(commands, "; ") else 0.0
+
+
+def _joined(words: Sequence[str], between: str) -> str:
+    return between.join(dict.fromkeys(words))
 
 
 def _signed(run: Run, part: Results) -> Run:

@@ -91,3 +91,4 @@ class Results(msgspec.Struct, kw_only=True):
     """Of all layers, for the KV part of S; 0 where no engine layer ran."""
     num_gpus: int = 1
     seconds: float = 0.0
+    """Of the commands whose runs are in the file; 0 where that is not known (merge.py)."""

@@ -144,7 +144,8 @@ def test_what_cannot_be_merged(folder: Path, tmp_path: Path, capsys: pytest.Capt
     write_results(other, tmp_path / "other")
     assert status_of("--merge", str(folder), str(tmp_path / "other"), "--out", str(tmp_path / "out")) == 1
     told = " ".join(capsys.readouterr().err.split())
-    assert "llama-demo on 1 x CPU and another on 1 x CPU; allowed: one model" in told
+    assert "--merge of llama-demo on 1 x CPU (" in told and " and another on 1 x CPU (" in told
+    assert "allowed: one model on one kind of machine" in told
     assert not (tmp_path / "out").exists()
 
 
