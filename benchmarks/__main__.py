@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.new_folder import new_folder
 from flover_backend.cli_exit import exit_status
 from flover_backend.engine.threads import set_thread_counts
 from flover_backend.errors import ConfigError
@@ -121,7 +121,7 @@ def suite(
             command = shlex.join(_COMMAND)
             shown = model or ("llama-demo" if on_cpu else "13b")
             run = Suite(asked, shown, device, load_format, scale, flover, command, flover.keys if flover else {})
-            folder = _new_folder(out)
+            folder = new_folder(out, "bench")
             session = Session(run, folder, tell)
             try:
                 session.run()
@@ -148,7 +148,7 @@ def _existing(files: list[Path], merges: bool, rerender: Path | None, out: Path 
         return read_results(rerender), rerender
     if not merges:
         return None
-    results, folder = merge([read_results(file) for file in files]), _new_folder(out)
+    results, folder = merge([read_results(file) for file in files]), new_folder(out, "bench")
     write_results(results, folder)
     return results, folder
 
@@ -185,15 +185,6 @@ def _sizes(
     if minutes is not None:
         changes["budget_s"] = 60 * minutes
     return msgspec.structs.replace(sizes, **changes)
-
-
-def _new_folder(out: Path | None) -> Path:
-    """Made. Raises `ConfigError` for one that holds something: results are never mixed."""
-    folder = (out or Path("out", "bench", time.strftime("%Y%m%d-%H%M%S"))).resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"--out is {folder}, which is not empty; give a new folder, or remove it")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _names(text: str, flag: str, allowed: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import functools
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from benchmarks.new_folder import new_folder
 from benchmarks.pa.errors import MeasurementFailed
 from benchmarks.pa.inputs import Prompts, parse_lengths
 from benchmarks.pa.loads import LoadFlags, make_loads
@@ -99,7 +99,7 @@ def perf_analyzer(
     """
     command = without_secrets(["python", "-m", "benchmarks.perf_analyzer", *_GIVEN])
     console = Console()
-    folder = _new_folder(out)
+    folder = new_folder(out, "perf_analyzer")
     if read is not None:
         results = read_results(read, read.stem, str(read), folder)
         for result in results:
@@ -119,15 +119,6 @@ def _split(given: list[str]) -> tuple[list[str], list[str]]:
     """Before and after the first `--`."""
     own = given[: given.index("--")] if "--" in given else given
     return own, given[len(own) + 1 :]
-
-
-def _new_folder(out: Path | None) -> Path:
-    """Absolute, made. Raises `MeasurementFailed` for one that holds something: results are never mixed."""
-    folder = (out or Path("out", "perf_analyzer", time.strftime("%Y%m%d-%H%M%S"))).resolve()
-    if folder.exists() and any(folder.iterdir()):
-        raise MeasurementFailed(f"--out is {folder}, which is not empty; give a new folder, or remove it")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _texts(file: Path | None) -> list[str]:

@@ -1,7 +1,7 @@
 """`python -m benchmarks.triton_own`: Triton's own instances and dynamic batching beside fused serving, once.
 
-Each is given several settings and shown at its best one. Exit status: 0 done; 1 an error, told in words; 2 the command
-line is wrong.
+Each is given several settings and shown at its best one. Exit status: 0 done; 1 an error, or requests that failed, told
+in words; 2 the command line is wrong.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.new_folder import new_folder
+from benchmarks.pa.errors import MeasurementFailed
 from benchmarks.suite.layers import open_layer
 from benchmarks.suite.load.calls import Mix
 from benchmarks.suite.result import Run
@@ -46,7 +48,7 @@ def triton_own(
     instances: Annotated[str, typer.Option(help="Counts of instance_group.")] = "1,4,8",
     delays: Annotated[str, typer.Option(help="Milliseconds of dynamic_batching's queue delay.")] = "0,50,500",
     batch_size: Annotated[int, typer.Option(min=1, help="Largest batch of dynamic_batching.")] = 32,
-    out: Annotated[Path | None, typer.Option(help="Folder of results.", show_default="out/triton_own/TIME")] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder.", show_default="out/triton_own/TIME")] = None,
 ) -> None:
     """The same requests fused, on concurrent instances, and in dynamic batches, all through Triton.
 
@@ -60,8 +62,7 @@ def triton_own(
         ("triton-dynamic", {"window_ms": float(delay), "batch_size": batch_size})
         for delay in numbers(delays, "--delays", least=0)
     ]
-    folder = out or Path("out", "triton_own", time.strftime("%Y%m%d-%H%M%S"))
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = new_folder(out, "triton_own")
     started = time.monotonic()
     bare = measure_bare(model, [], _tell)
     runs: list[Run] = []
@@ -74,6 +75,9 @@ def triton_own(
     text = markdown(runs)
     (folder / "triton_own.md").write_text(text)
     print(f"{text}\nsaved in {folder}")
+    failed = [f"{run.layer} ({_words(run)}), {run.workload}: {_failed(run)}" for run in runs if _failed(run)]
+    if failed:
+        raise MeasurementFailed(f"requests failed: {'; '.join(failed)}")
 
 
 def workload(count: int, prompt: int, new: int, gap_ms: int, vocabulary: int) -> Workload:

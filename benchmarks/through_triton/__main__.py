@@ -1,6 +1,7 @@
 """The command line of `python -m benchmarks.through_triton`.
 
-Exit status: 0 all bars held, or none apply; 1 one was missed, or an error, told in words; 2 the command line is wrong.
+Exit status: 0 all bars held, or none apply; 1 one was missed, a line that was asked for was not measured, or an error,
+told in words; 2 the command line is wrong.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from benchmarks.new_folder import new_folder
 from benchmarks.pa.errors import MeasurementFailed
 from benchmarks.suite.layers.model import ENGINE_PYTHON
 from benchmarks.through_triton import profile
@@ -64,7 +66,7 @@ def through_triton(
         Path | None, typer.Option(envvar=ENGINE_PYTHON, help="Interpreter with torch.", show_default="this one")
     ] = None,
     perf_analyzer: Annotated[Path | None, typer.Option(help="Its binary.", show_default="tritonclient's")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of results.", show_default="out/through_triton/TIME")] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder.", show_default="out/through_triton/TIME")] = None,
 ) -> None:
     """Bursts and a chat mix through Triton by perf_analyzer, beside the bare engine on the same requests."""
     if engine_python:
@@ -87,24 +89,26 @@ def through_triton(
         senders=numbers(senders, "--senders"),
         keys={name: value for name, value in keys.items() if value is not None},
     )
-    folder = out or Path("out", "through_triton", time.strftime("%Y%m%d-%H%M%S"))
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = new_folder(out, "through_triton")
     measured = _measure(Through(asked, _tell), parts, folder)
-    if any(misses(one, line_of(one, asked).bar) for one in measured):
-        raise typer.Exit(1)
+    missed = [f"{one.title}: {', '.join(found)}" for one in measured if (found := misses(one, line_of(one, asked).bar))]
+    if missed:
+        raise MeasurementFailed(f"missed: {'; '.join(missed)}")
 
 
 def _measure(through: Through, parts: tuple[str, ...], folder: Path) -> list[Measured]:
-    asked, started, measured = through.asked, time.monotonic(), []
+    asked, started, measured = through.asked, time.monotonic(), through.wanted(parts)
     bare_of = [("pytriton", asked.pytriton_streams), ("profile", asked.profile_streams)]
     through.measure_engine([*asked.streams, *(streams for part, streams in bare_of if part in parts)])
     through.probe()
+    if measured:
+        _save(folder, through, measured, started)
     if "burst" in parts or "chat" in parts:
         for one in through.bursts_and_chat(asked.streams, "chat" in parts):
-            measured.append(one)
+            measured = _filled(measured, one)
             _save(folder, through, measured, started)
     if "pytriton" in parts:
-        measured.append(through.pytriton())
+        measured = _filled(measured, through.pytriton())
         _save(folder, through, measured, started)
     if "profile" in parts:
         _profile(folder, through, started)
@@ -113,6 +117,11 @@ def _measure(through: Through, parts: tuple[str, ...], folder: Path) -> list[Mea
             print((folder / name).read_text(), flush=True)
     print(f"{time.monotonic() - started:.0f} s; saved in {folder}", flush=True)
     return measured
+
+
+def _filled(lines: list[Measured], one: Measured) -> list[Measured]:
+    """`lines` with `one` in its place."""
+    return [one if (line.part, line.streams) == (one.part, one.streams) else line for line in lines]
 
 
 def _profile(folder: Path, through: Through, started: float) -> None:
@@ -128,7 +137,7 @@ def _profile(folder: Path, through: Through, started: float) -> None:
 
 
 def _save(folder: Path, through: Through, measured: list[Measured], started: float) -> None:
-    """After each line: what was measured stays if a later part fails."""
+    """Before the first line and after each: a part that fails leaves what was measured, and the rest named."""
     bare = through.bare
     assert bare is not None, "measured first"
     lines = [

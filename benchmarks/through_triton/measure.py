@@ -32,6 +32,8 @@ from flover_backend.front.model_dir import resolve_model_dir
 MANY_STREAMS = 256
 """Bursts from here on are repeated twice at most: they vary little and take long."""
 DEFAULT_MAX_ROWS = 256
+CHAT_PARTS = ("chat", "chat, own generator")
+"""Lines of the chat mix: by perf_analyzer, and by the suite's own generator."""
 Tell = Callable[[str], None]
 
 
@@ -83,9 +85,14 @@ class Measured(msgspec.Struct, kw_only=True):
     streams: int
     """Requests of the workload."""
     seen: list[Seen]
-    """One each repeat."""
+    """One each repeat that was measured; empty where none was."""
     bare: list[BareRun] = []
     """The engine on the same workload; empty for the chat mix."""
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        return f"{self.model}, {self.part} of {self.streams}"
 
     def median(self, name: str) -> float:
         """Of a figure of `Seen` over the repeats."""
@@ -94,7 +101,9 @@ class Measured(msgspec.Struct, kw_only=True):
     @property
     def share(self) -> float | None:
         """Of the engine's tokens/s, which is that of its wall time: the tokens are the same."""
-        return statistics.median(run.wall_s for run in self.bare) / self.median("wall_s") if self.bare else None
+        if not self.bare or not self.seen:
+            return None
+        return statistics.median(run.wall_s for run in self.bare) / self.median("wall_s")
 
 
 def burst(streams: int, prompt: int, new: int, vocab_size: int) -> Workload:
@@ -141,6 +150,14 @@ class Through:
     def _repeats(self, streams: int, most: int = 2) -> int:
         return self.asked.repeats if streams < MANY_STREAMS else min(self.asked.repeats, most)
 
+    def wanted(self, parts: Sequence[str]) -> list[Measured]:
+        """The lines that these parts are to measure, none of them measured."""
+        asked = self.asked
+        lines = [("burst", count) for count in asked.streams if "burst" in parts]
+        lines += [(part, asked.chat_requests) for part in CHAT_PARTS if "chat" in parts]
+        lines += [("pytriton", asked.pytriton_streams)] if "pytriton" in parts else []
+        return [Measured(part=part, model=model_name(asked.model), streams=n, seen=[]) for part, n in lines]
+
     def measure_engine(self, streams: Sequence[int]) -> None:
         """Bursts that share `max_rows` share an engine."""
         wanted = [count for count in dict.fromkeys(streams) if count not in self._bare]
@@ -160,14 +177,14 @@ class Through:
 
     def bursts_and_chat(self, bursts: Sequence[int], with_chat: bool) -> Iterator[Measured]:
         """A server for those that share `max_rows`; the chat mix goes to the one with the default."""
-        groups = _grouped(bursts) or [{}]
+        groups = _grouped(bursts)
+        if with_chat and {} not in groups:
+            groups.append({})
         for keys in groups:
             group = [count for count in bursts if max_rows_of(count) == keys]
             with self._served(keys) as (target, analyzer):
                 for count in group:
-                    one = self._measured("burst", count, target, analyzer, self._repeats(count, 3 if not keys else 2))
-                    if one.seen:
-                        yield one
+                    yield self._measured("burst", count, target, analyzer, self._repeats(count, 3 if not keys else 2))
                 if with_chat and not keys:
                     yield from self._chat(target, analyzer)
 
@@ -201,8 +218,8 @@ class Through:
         mix = ChatMix(prompts=asked.chat_prompts, outputs=asked.chat_outputs, rates=(rate,), requests=count, seed=1)
         work = chat(mix, rate, self._vocab_size, "through-triton")
         clients: dict[str, Callable[[], Run]] = {
-            "chat": lambda: analyzer.run(target, work, model),
-            "chat, own generator": lambda: generate(target, work, "triton", model),
+            CHAT_PARTS[0]: lambda: analyzer.run(target, work, model),
+            CHAT_PARTS[1]: lambda: generate(target, work, "triton", model),
         }
         for part, run in clients.items():
             seen = []
@@ -213,8 +230,7 @@ class Through:
                     self._tell(f"{part}: NOT MEASURED: {error}")
                     continue
                 self._tell(f"{part}: {in_words(seen[-1])}")
-            if seen:
-                yield Measured(part=part, model=model, streams=count, seen=seen)
+            yield Measured(part=part, model=model, streams=count, seen=seen)
 
     def pytriton(self) -> Measured:
         """A burst on a PyTriton program."""
@@ -223,10 +239,7 @@ class Through:
         with tempfile.TemporaryDirectory(prefix="flover-perf-") as libraries, layer:
             analyzer = Analyzer.find(asked.analyzer, Path(libraries), self._tell)
             generate(layer.target, warm_up(self.burst(4)), "pytriton", asked.model, 1)
-            measured = self._measured("pytriton", asked.pytriton_streams, layer.target, analyzer, asked.repeats)
-        if not measured.seen:
-            raise MeasurementFailed("PyTriton: no burst was measured; the lines above say why")
-        return measured
+            return self._measured("pytriton", asked.pytriton_streams, layer.target, analyzer, asked.repeats)
 
 
 def _grouped(streams: Sequence[int]) -> list[dict[str, int]]:

@@ -12,6 +12,7 @@ HEAD = (
     "what", "bare engine", "through Triton", "of the engine", "first token p50", "first p99", "gap p99",
     "together", "vllm_backend, scaled", "bars",
 )  # fmt: skip
+NOT_MEASURED = "not measured"
 NO_LINE = Line(Marks())
 
 
@@ -28,6 +29,8 @@ def line_of(one: Measured, asked: Asked) -> Line:
 
 def misses(one: Measured, bar: Marks) -> list[str]:
     """The names of the bars that it does not hold."""
+    if not one.seen:
+        return [NOT_MEASURED]
     found = []
     if any(seen.num_short for seen in one.seen):
         found.append("every token")
@@ -48,6 +51,8 @@ def markdown(measured: Sequence[Measured], asked: Asked, products_13b_ms: dict[i
 
 
 def _row(one: Measured, line: Line, products: dict[int, float]) -> tuple[str, ...]:
+    if not one.seen:
+        return one.title, *("–" for _ in HEAD[2:]), f"missed: {NOT_MEASURED}"
     bar, tokens = line.bar, one.median("tokens_per_s")
     bare = "–"
     if one.bare:
@@ -56,7 +61,7 @@ def _row(one: Measured, line: Line, products: dict[int, float]) -> tuple[str, ..
     missed = misses(one, bar)
     has_bar = bar != Marks()
     return (
-        f"{one.model}, {one.part} of {one.streams}",
+        one.title,
         bare,
         _with_bar(f"{one.median('wall_s'):.3f} s", bar.wall_s, " s") + f", {tokens:,.0f} tokens/s",
         "–" if one.share is None else _with_bar(f"{one.share:.1%}", bar.share and bar.share * 100, " %", least=True),

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.through_triton.bare import Bare, BareRun
 from benchmarks.through_triton.bars import BURSTS, Marks
-from benchmarks.through_triton.measure import Asked, Measured, Seen
+from benchmarks.through_triton.measure import Asked, Measured, Seen, Through
 from benchmarks.through_triton.record import write_record
 from benchmarks.through_triton.table import line_of, markdown, misses
 
@@ -39,6 +39,38 @@ def test_each_bar_can_be_missed_and_held() -> None:
     assert misses(line(first_p50=121, gap_p99=41), bar) == ["first p50", "gap p99"]
     assert misses(line(num_short=1), Marks()) == ["every token"]
     assert misses(Measured(part="burst", model="13b", streams=256, seen=[SEEN]), bar) == ["of the engine"]
+
+
+def test_a_line_that_was_not_measured_is_missed_whether_it_has_bars_or_not() -> None:
+    through = Through(replace(ASKED, model="llama-demo"), print)
+    lines = through.wanted(("burst", "chat", "pytriton"))
+    assert [one.title for one in lines] == [
+        "llama-demo, burst of 256", "llama-demo, chat of 300", "llama-demo, chat, own generator of 300",
+        "llama-demo, pytriton of 32",
+    ]  # fmt: skip
+    assert all(misses(one, bar) == ["not measured"] for one in lines for bar in (Marks(), BURSTS["13b", 256].bar))
+    rows = markdown(lines, ASKED, {}).splitlines()
+    assert len({row.count("|") for row in rows}) == 1
+    assert all(row.endswith("| missed: not measured |") for row in rows[2:])
+
+
+def test_a_client_that_measures_nothing_is_no_success(tmp_path: Path) -> None:
+    small = ["--only", "burst", "--streams", "1", "--new", "8", "--repeats", "1", "--perf-analyzer", "/bin/false"]
+    done = run("--model", "llama-demo", *small, "--out", str(tmp_path))
+    assert done.returncode == 1 and "missed: llama-demo, burst of 1: not measured" in done.stderr, done.stderr
+    (line,) = json.loads((tmp_path / "through_triton.json").read_text())["lines"]
+    assert (line["part"], line["streams"], line["missed"]) == ("burst", 1, ["not measured"])
+    assert "missed: not measured" in (tmp_path / "through_triton.md").read_text()
+
+
+@pytest.mark.parametrize("program", ["through_triton", "triton_own"])
+def test_results_are_never_mixed(program: str, tmp_path: Path) -> None:
+    old = tmp_path / f"{program}.md"
+    old.write_text("old")
+    for place, says in ((tmp_path, "which is not empty; give a new folder"), (old, "which is no folder: File exists")):
+        done = run("--model", "llama-demo", "--out", str(place), program=f"benchmarks.{program}")
+        assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert not done.stdout and [path.name for path in tmp_path.iterdir()] == [old.name]
 
 
 def test_bars_are_for_their_own_workload() -> None:
@@ -87,14 +119,19 @@ def test_the_whole_command_on_the_cpu(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_other_two_files_are_headed_alike(tmp_path: Path) -> None:
     profile = ["--only", "profile", "--counts", "1", "--senders", "2", "--profile-streams", "2", "--new", "8"]
-    assert run("--model", "llama-demo", *profile, "--out", str(tmp_path)).returncode == 0
-    own = ["--requests", "2", "--new", "8", "--gaps", "0", "--instances", "1", "--delays", "0", "--out", str(tmp_path)]
-    assert run("--model", "llama-demo", *own, program="benchmarks.triton_own").returncode == 0
+    assert run("--model", "llama-demo", *profile, "--out", str(tmp_path / "through_triton")).returncode == 0
+    own = ["--requests", "2", "--new", "8", "--gaps", "0", "--instances", "1", "--delays", "0"]
+    assert (
+        run(
+            "--model", "llama-demo", *own, "--out", str(tmp_path / "triton_own"), program="benchmarks.triton_own"
+        ).returncode
+        == 0
+    )
     for name, program, counts in (
         ("profile", "through_triton", {"lines": 1}),
         ("triton_own", "triton_own", {"runs": 4}),
     ):
-        found = json.loads((tmp_path / f"{name}.json").read_text())
+        found = json.loads((tmp_path / program / f"{name}.json").read_text())
         assert found["command"].startswith(f"python -m benchmarks.{program} --model llama-demo")
         assert found["machine"]["torch"] and found["copy_bandwidth"] > 0 and found["seconds"] > 0
         assert {key: len(found[key]) for key in counts} == counts
