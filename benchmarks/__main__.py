@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 CPU_TOTAL = 64
 """Tokens of a request of `--full` on a CPU, unless `--total` says otherwise."""
+LEAST_MINUTES = 0.1
 _COMMAND: list[str] = []
 
 
@@ -76,7 +77,7 @@ def suite(
         typer.Option(help="What the paper's gaps are multiplied by.", show_default="lone request here over its own"),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="Leave out what does not fit.", show_default="9.5; 1.25 on a CPU")
+        float | None, typer.Option(help="Leave out what does not fit.", show_default="9.5; 1.25 on a CPU")
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Every column of the papers' figures, however long.")] = False,
     flover_config: Annotated[
@@ -98,6 +99,8 @@ def suite(
     from flover_backend.engine.sizing import resolve_device
 
     status, failed = 0, list[str]()
+    _finite(scale, "--scale")
+    _finite(minutes, "--minutes", LEAST_MINUTES)
     existing = _existing(files or [], merge, rerender, out)
     with progress() as tell:
         if existing is not None:
@@ -197,13 +200,20 @@ def _names(text: str, flag: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _finite(number: float | None, flag: str, least: float | None = None) -> None:
+    if number is not None and not (0 < number < float("inf") and number >= (least or 0)):
+        raise typer.BadParameter(
+            f"{flag} {number:g}; allowed: a finite number {f'from {least} on' if least else 'above 0'}"
+        )
+
+
 def _numbers(text: str | None, flag: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(part) for part in (text or "").split(",") if part.strip())
     except ValueError:
         numbers = (-1.0,)
     if any(not 0 < number < float("inf") for number in numbers) or (text is not None and not numbers):
-        raise typer.BadParameter(f"{flag} {text!r}; allowed: numbers above 0, separated by commas")
+        raise typer.BadParameter(f"{flag} {text!r}; allowed: finite numbers above 0, separated by commas")
     return numbers
 
 
