@@ -1,6 +1,7 @@
 """`python -m benchmarks`, also `flover bench`: the same requests served in several ways, as tables, JSON and pictures.
 
-Exit status: 0 done; 1 an error, told in words, or a run that failed; 2 the command line is wrong; 130 interrupted.
+Exit status: 0 done; 1 an error, told in words, or a run that failed; 2 the command line is wrong; 130 after
+Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.new_folder import new_folder
-from flover_backend.cli_exit import exit_status
+from benchmarks.stops import ended_by_signals
 from flover_backend.engine.threads import set_thread_counts
 from flover_backend.errors import ConfigError
 
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None, name: str = "python -m benchmarks")
     """Entry point."""
     given = sys.argv[1:] if arguments is None else arguments
     _COMMAND[:] = [*name.split(), *given]
-    with exit_status(name):
+    with ended_by_signals(name):
         app(given, prog_name=name)
 
 

@@ -1,7 +1,7 @@
 """`python -m benchmarks.triton_own`: Triton's own instances and dynamic batching beside fused serving, once.
 
 Each is given several settings and shown at its best one. Exit status: 0 done; 1 an error, or requests that failed, told
-in words; 2 the command line is wrong.
+in words; 2 the command line is wrong; 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import typer
 
 from benchmarks.new_folder import new_folder
 from benchmarks.pa.errors import MeasurementFailed
+from benchmarks.stops import ended_by_signals
 from benchmarks.suite.layers import open_layer
 from benchmarks.suite.load.calls import Mix
 from benchmarks.suite.result import Run
@@ -23,7 +24,6 @@ from benchmarks.through_triton.__main__ import numbers
 from benchmarks.through_triton.bare import measure_bare
 from benchmarks.through_triton.measure import vocab_size
 from benchmarks.through_triton.record import write_record
-from flover_backend.cli_exit import exit_status
 
 PROGRAM = "benchmarks.triton_own"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -31,7 +31,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    with exit_status("triton_own"):
+    with ended_by_signals("triton_own"):
         app(arguments, prog_name=f"python -m {PROGRAM}")
 
 

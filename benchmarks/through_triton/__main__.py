@@ -1,7 +1,7 @@
 """The command line of `python -m benchmarks.through_triton`.
 
 Exit status: 0 all bars held, or none apply; 1 one was missed, a line that was asked for was not measured, or an error,
-told in words; 2 the command line is wrong.
+told in words; 2 the command line is wrong; 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import typer
 
 from benchmarks.new_folder import new_folder
 from benchmarks.pa.errors import MeasurementFailed
+from benchmarks.stops import ended_by_signals
 from benchmarks.suite.layers.model import ENGINE_PYTHON
 from benchmarks.through_triton import profile
 from benchmarks.through_triton.measure import Asked, Measured, Through
 from benchmarks.through_triton.record import write_record
 from benchmarks.through_triton.table import line_of, markdown, misses
-from flover_backend.cli_exit import exit_status
 
 PROGRAM = "benchmarks.through_triton"
 PARTS = ("burst", "chat", "pytriton", "profile")
@@ -32,7 +32,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    with exit_status("through_triton"):
+    with ended_by_signals("through_triton"):
         app(arguments, prog_name=f"python -m {PROGRAM}")
 
 

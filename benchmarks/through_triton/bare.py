@@ -16,6 +16,7 @@ import benchmarks
 from benchmarks.pa.errors import MeasurementFailed
 from benchmarks.suite.layers.model import model_keys
 from benchmarks.suite.workload import Workload
+from flover_backend.lifeline import end_with_parent
 
 ROOT = Path(benchmarks.__file__).resolve().parents[1]
 CHILD = "benchmarks.through_triton.bare_child"
@@ -78,7 +79,14 @@ def measure_bare(
 def _run(command: list[str], tell: Callable[[str], None]) -> None:
     last: list[str] = []
     with subprocess.Popen(
-        command, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=os.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # a terminal's Ctrl-C is this process's to handle
+        preexec_fn=end_with_parent(os.getpid()),  # noqa: PLW1509 (from the main thread, nothing holds a lock)
     ) as process:
         assert process.stdout is not None, "stdout=PIPE"
         try:
@@ -87,6 +95,7 @@ def _run(command: list[str], tell: Callable[[str], None]) -> None:
                 tell(line.rstrip())
         except BaseException:
             process.kill()
+            process.wait()  # its GPU memory is free then
             raise
     if process.returncode:
         raise MeasurementFailed("\n".join([f"the bare engine's process ended with {process.returncode}:", *last]))
