@@ -19,8 +19,9 @@ from flover_backend.bench_engine.machine import in_words
 
 TABLE = "table.md"
 Rows = list[list[str]]
-TOTAL, GAP_MS, MOST = 512, 500.0, 32
-"""Of the papers' requests: tokens, the constant gap, how many in the Poisson sweep and with random totals."""
+PROMPT, TOTAL, MIN_TOTAL, GAP_MS, MOST = 8, 512, 128, 500.0, 32
+"""Of the papers' requests: tokens (of the prompt, in all, the least of random totals), the gap, how many in the
+Poisson sweep and with random totals."""
 OVER_LONE, OVER_BOUND = "mean latency over a lone one", "the same of S"
 
 
@@ -84,7 +85,7 @@ def _by_requests(runs: Sequence[Run], results: Results, paper: Paper | None) -> 
         for run in sorted(fused, key=lambda run: len(run.requests))
     ]  # fmt: skip
     head = ["requests", "gap", "fused", "instances", "speed-up", *_named(paper), OVER_LONE, OVER_BOUND]
-    return [head, *rows] if rows else []
+    return _beside(paper, [head, *rows]) if rows else []
 
 
 def _bursts(runs: Sequence[Run], results: Results, paper: Paper | None) -> Rows:
@@ -116,7 +117,7 @@ def _poisson(runs: Sequence[Run], results: Results, paper: Paper | None) -> Rows
         for run in sorted(_of(runs, "poisson", "fused"), key=lambda run: float(run.facts["paper_gap_ms"]))
     ]  # fmt: skip
     head = ["mean gap", "fused", "overlap", "instances", "speed-up", *_named(its), OVER_LONE]
-    return [head, *rows] if rows else []
+    return _beside(its, [head, *rows]) if rows else []
 
 
 def _reorder(runs: Sequence[Run], results: Results, paper: Paper | None) -> Rows:
@@ -135,7 +136,8 @@ def _reorder(runs: Sequence[Run], results: Results, paper: Paper | None) -> Rows
         ]
         for run in sorted(_of(runs, "random-totals", "fused"), key=lambda run: int(run.facts["max_total"]))
     ]
-    return [["most tokens", "no reordering", "reordering", "gain", *_named(its)], *rows] if rows else []
+    head = ["most tokens", "no reordering", "reordering", "gain", *_named(its)]
+    return _beside(its, [head, *rows]) if rows else []
 
 
 def _batches(runs: Sequence[Run], results: Results, paper: Paper | None) -> Rows:
@@ -198,8 +200,20 @@ def _papers(paper: Paper | None, ratio: str, run: Run, alike: bool, key: int) ->
     """Its cell: a dash where the paper's requests were others, too."""
     if paper is None:
         return []
-    alike = alike and (ratio == "reorder_gain" or run.facts.get("max_total") == TOTAL)
+    lengths = ("min_total", MIN_TOTAL) if ratio == "reorder_gain" else ("max_total", TOTAL)
+    asked = {"prompt": PROMPT, "per_batch_size": 1, **run.facts}
+    alike = alike and (asked["prompt"], asked["per_batch_size"], asked.get(lengths[0])) == (PROMPT, 1, lengths[1])
     return [_x(getattr(paper, ratio).get(key) if alike else None, 2 if ratio == "reorder_gain" else 1)]
+
+
+def _beside(paper: Paper | None, rows: Rows) -> Rows:
+    """Without the paper's column where none of its requests were the paper's."""
+    if paper is None:
+        return rows
+    place = rows[0].index(_named(paper)[0])
+    if any(row[place] != "–" for row in rows[1:]):
+        return rows
+    return [[*row[:place], *row[place + 1 :]] for row in rows]
 
 
 def _table(rows: Rows) -> list[str]:
