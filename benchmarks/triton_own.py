@@ -20,7 +20,7 @@ from benchmarks.suite.load.calls import Mix
 from benchmarks.suite.result import Run
 from benchmarks.suite.workload import BenchRequest, Workload
 from benchmarks.suite.workloads import prompt_ids
-from benchmarks.through_triton.__main__ import numbers
+from benchmarks.through_triton.__main__ import check_length, numbers
 from benchmarks.through_triton.bare import measure_bare
 from benchmarks.through_triton.measure import vocab_size
 from benchmarks.through_triton.record import write_record
@@ -54,6 +54,7 @@ def triton_own(
 
     Fused ones are streamed, and once more answered in one response, as those of the other ways are.
     """
+    check_length(model, prompt, new)
     vocabulary = vocab_size(model)
     works = [workload(requests, prompt, new, gap, vocabulary) for gap in numbers(gaps, "--gaps", least=0)]
     layers: list[tuple[str, dict[str, Any]]] = [("triton", {}), ("triton", {"mix": Mix(whole_share=1.0)})]

@@ -19,7 +19,7 @@ from benchmarks.pa.errors import MeasurementFailed
 from benchmarks.stops import ended_by_signals
 from benchmarks.suite.layers.model import ENGINE_PYTHON
 from benchmarks.through_triton import profile
-from benchmarks.through_triton.measure import Asked, Measured, Through
+from benchmarks.through_triton.measure import Asked, Measured, Through, max_tokens
 from benchmarks.through_triton.record import write_record
 from benchmarks.through_triton.table import line_of, markdown, misses
 
@@ -72,6 +72,10 @@ def through_triton(
     if engine_python:
         os.environ[ENGINE_PYTHON] = str(engine_python)
     parts = _parts(only, model)
+    if not 0 < chat_rate < float("inf"):
+        raise typer.BadParameter(f"--chat-rate is {chat_rate:g}; allowed are numbers above 0, requests a second")
+    if set(parts) - {"chat"}:
+        check_length(model, prompt, new)
     keys = {"sender_threads": sender_threads, "prefill_token_budget": prefill_token_budget}
     asked = Asked(
         model,
@@ -152,7 +156,7 @@ def _parts(only: str | None, model: str) -> tuple[str, ...]:
     parts = tuple(only.split(",")) if only else BY_DEFAULT.get(model, ("burst", "chat", "pytriton"))
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
-        raise MeasurementFailed(f"--only is {only!r}; allowed: {', '.join(PARTS)}, several by commas")
+        raise typer.BadParameter(f"--only is {only!r}; allowed: {', '.join(PARTS)}, several by commas")
     return parts
 
 
@@ -163,10 +167,19 @@ def _streams(text: str | None, model: str) -> tuple[int, ...]:
 
 
 def numbers(text: str, flag: str, least: int = 1) -> tuple[int, ...]:
-    """`(1, 4)` for `1,4`, each once. Raises `MeasurementFailed` naming the flag."""
+    """`(1, 4)` for `1,4`, each once. Raises `BadParameter` naming the flag."""
     if not all(part.isdecimal() and int(part) >= least for part in text.split(",")):
-        raise MeasurementFailed(f"{flag} is {text!r}; allowed are whole numbers from {least} on, such as 1,4,8")
+        raise typer.BadParameter(f"{flag} is {text!r}; allowed are whole numbers from {least} on, such as 1,4,8")
     return tuple(dict.fromkeys(map(int, text.split(","))))
+
+
+def check_length(model: str, prompt: int, new: int) -> None:
+    """Raises `BadParameter` for requests that are longer than the model allows; `ConfigError` where there is none."""
+    most = max_tokens(model)
+    if prompt + new > most:
+        raise typer.BadParameter(
+            f"--prompt and --new are {prompt} + {new} = {prompt + new} tokens; {model} allows 2 .. {most} a request"
+        )
 
 
 def _tell(line: str) -> None:

@@ -115,9 +115,20 @@ def burst(streams: int, prompt: int, new: int, vocab_size: int) -> Workload:
 
 def vocab_size(model: str) -> int:
     """As config.json says."""
+    return int(_config(model)["vocab_size"])
+
+
+def max_tokens(model: str) -> int:
+    """Of a request, its prompt included, as config.json says."""
+    config = _config(model)
+    return int(config["n_positions"] if "n_positions" in config else config["max_position_embeddings"])
+
+
+def _config(model: str) -> dict[str, Any]:
     if model in SHAPES:
-        return int(SHAPES[model].config["vocab_size"])
-    return int(json.loads((resolve_model_dir(model, Path.cwd()) / "config.json").read_text())["vocab_size"])
+        return SHAPES[model].config
+    found: dict[str, Any] = json.loads((resolve_model_dir(model, Path.cwd()) / "config.json").read_text())
+    return found
 
 
 def max_rows_of(streams: int) -> dict[str, int]:

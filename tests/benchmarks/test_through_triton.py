@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import triton_own
+from benchmarks.through_triton import __main__ as through_triton_command
 from benchmarks.through_triton.bare import Bare, BareRun
 from benchmarks.through_triton.bars import BURSTS, Marks
-from benchmarks.through_triton.measure import Asked, Measured, Seen, Through
+from benchmarks.through_triton.measure import Asked, Measured, Seen, Through, max_tokens
 from benchmarks.through_triton.record import write_record
 from benchmarks.through_triton.table import line_of, markdown, misses
 
@@ -137,12 +139,35 @@ def test_the_other_two_files_are_headed_alike(tmp_path: Path) -> None:
         assert {key: len(found[key]) for key in counts} == counts
 
 
-def test_a_wrong_part_is_told() -> None:
-    done = run("--only", "bursts")
-    assert done.returncode == 1
-    assert (
-        "--only is 'bursts'; allowed: burst, chat, pytriton, profile" in done.stderr and "Traceback" not in done.stderr
-    )
+@pytest.mark.parametrize(
+    ("program", "arguments", "says"),
+    [
+        ("through_triton", "--only bursts", "--only is 'bursts'; allowed: burst, chat, pytriton, profile"),
+        ("through_triton", "--streams 0", "--streams is '0'; allowed are whole numbers from 1 on"),
+        ("through_triton", "--chat-rate 0", "--chat-rate is 0; allowed are numbers above 0"),
+        ("through_triton", "--chat-rate=-5", "--chat-rate is -5; allowed are numbers above 0"),
+        ("through_triton", "--chat-rate nan", "--chat-rate is nan; allowed are numbers above 0"),
+        ("through_triton", "--chat-rate inf", "--chat-rate is inf; allowed are numbers above 0"),
+        ("through_triton", "--new 100000", "8 + 100000 = 100008 tokens; llama-demo allows 2 .. 2048 a request"),
+        ("triton_own", "--new 100000", "8 + 100000 = 100008 tokens; llama-demo allows 2 .. 2048 a request"),
+        ("triton_own", "--delays=-1", "--delays is '-1'; allowed are whole numbers from 0 on"),
+    ],
+)
+def test_what_is_refused(
+    program: str, arguments: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = {"through_triton": through_triton_command, "triton_own": triton_own}[program]
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--model", "llama-demo", *arguments.split(), "--out", str(tmp_path / "new")])
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert says in " ".join(err.split()) and not out
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("model", ["13b", "8b", "gptj-6b", "llama-demo", "gptj-demo"])
+def test_the_longest_request_of_a_model_is_known(model: str) -> None:
+    assert max_tokens(model) >= 2048
 
 
 def run(*arguments: str, program: str = "benchmarks.through_triton") -> subprocess.CompletedProcess[str]:
