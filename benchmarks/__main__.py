@@ -19,6 +19,7 @@ from flover_backend.engine.threads import set_thread_counts
 from flover_backend.errors import ConfigError
 
 if TYPE_CHECKING:
+    from benchmarks.suite.flover_ini import FloverConfig
     from benchmarks.suite.result import Results
     from benchmarks.suite.workloads import Profile
 
@@ -26,6 +27,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 CPU_TOTAL = 64
 """Tokens of a request of `--full` on a CPU, unless `--total` says otherwise."""
 LEAST_MINUTES = 0.1
+DEVICES, LOAD_FORMATS = ("auto", "cuda", "cpu"), ("auto", "random")
 _COMMAND: list[str] = []
 
 
@@ -92,7 +94,6 @@ def suite(
 ) -> None:
     """Serve the workloads of the papers in each way, and leave results.json, table.md and pictures in a folder."""
     set_thread_counts()  # before torch is imported
-    from benchmarks.suite.flover_ini import read_flover_config
     from benchmarks.suite.plan import LAYERS, WAYS, WORKLOADS, Asked
     from benchmarks.suite.progress import progress
     from benchmarks.suite.session import Session, Suite
@@ -100,18 +101,14 @@ def suite(
     from flover_backend.engine.sizing import resolve_device
 
     status, failed = 0, list[str]()
-    _finite(scale, "--scale")
-    _finite(minutes, "--minutes", LEAST_MINUTES)
+    _check(scale, minutes, device, load_format)
     existing = _existing(files or [], merge, rerender, out)
     with progress() as tell:
         if existing is not None:
             results, folder = existing
         else:
-            flover = read_flover_config(flover_config) if flover_config else None
-            if flover and model:
-                raise ConfigError("--flover-config names the model itself; give no --model")
-            if flover and workloads:
-                raise ConfigError("--flover-config says the requests itself; give no --workloads")
+            of_requests = {"workloads": workloads, "requests": requests, "poisson": poisson, "rates": rates}
+            flover = _flover(flover_config, {"model": model, **of_requests, "total": total})
             on_cpu = resolve_device(device).type == "cpu"
             sizes = _sizes(on_cpu, full, total, requests, poisson, minutes)
             chosen = _names(ways, "--ways", WAYS)
@@ -121,7 +118,9 @@ def suite(
                 chosen = tuple(way for way in chosen if way != "none" or way in flover.ways)
                 sizes = flover.sizes(sizes)
             kinds = _names(workloads, "--workloads", WORKLOADS) if workloads else WORKLOADS
-            asked = Asked(sizes, chosen, _names(layers, "--layers", LAYERS), _numbers(rates, "--rates"), kinds)
+            through = _names(layers, "--layers", LAYERS)
+            _can_run(through, chosen)
+            asked = Asked(sizes, chosen, through, _numbers(rates, "--rates"), kinds)
             command = shlex.join(_COMMAND)
             shown = model or ("llama-demo" if on_cpu else "13b")
             run = Suite(asked, shown, device, load_format, scale, flover, command, flover.keys if flover else {})
@@ -199,6 +198,45 @@ def _names(text: str, flag: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         raise typer.BadParameter(f"{flag} names none; allowed: {', '.join(allowed)}, separated by commas")
     return names
+
+
+def _flover(path: Path | None, beside: dict[str, object]) -> FloverConfig | None:
+    """Flover's own file. Raises `ConfigError` for flags that it leaves nothing to say."""
+    from benchmarks.suite.flover_ini import read_flover_config
+
+    if path is None:
+        return None
+    config = read_flover_config(path)
+    given = [f"--{name}" for name, value in beside.items() if value is not None]
+    if given:
+        raise ConfigError(f"--flover-config says the model and the requests itself; give no {', no '.join(given)}")
+    return config
+
+
+def _can_run(layers: tuple[str, ...], ways: tuple[str, ...]) -> None:
+    """Raises `ConfigError` where no way is left, `BadParameter` where a layer would serve no way that was asked for."""
+    servers = [layer for layer in layers if layer != "engine"]
+    if not ways:
+        raise ConfigError(
+            "--ways none; Flover's file has equal lengths, nothing to reorder: give fused, or another way"
+        )
+    if servers and "fused" not in ways:
+        raise typer.BadParameter(
+            f"--layers {','.join(servers)} --ways {','.join(ways)}; allowed: servers serve fused alone: "
+            "add it to --ways, or give --layers engine"
+        )
+
+
+def _check(scale: float | None, minutes: float | None, device: str, load_format: str) -> None:
+    _finite(scale, "--scale")
+    _finite(minutes, "--minutes", LEAST_MINUTES)
+    _one_of(device, "--device", DEVICES)
+    _one_of(load_format, "--load-format", LOAD_FORMATS)
+
+
+def _one_of(given: str, flag: str, allowed: tuple[str, ...]) -> None:
+    if given not in allowed:
+        raise typer.BadParameter(f"{flag} {given!r}; allowed: {', '.join(allowed)}")
 
 
 def _finite(number: float | None, flag: str, least: float | None = None) -> None:

@@ -200,6 +200,13 @@ def test_a_run_that_fails_is_told_and_the_rest_go_on(tmp_path: Path) -> None:
         (["--minutes", "nan"], 2, "--minutes nan; allowed: a finite number from 0.1 on"),
         (["--minutes", "inf"], 2, "--minutes inf; allowed: a finite number from 0.1 on"),
         (["--minutes", "0.05"], 2, "--minutes 0.05; allowed: a finite number from 0.1 on"),
+        (["--device", "tpu"], 2, "--device 'tpu'; allowed: auto, cuda, cpu"),
+        (["--load-format", "weird"], 2, "--load-format 'weird'; allowed: auto, random"),
+        (
+            ["--layers", "perf_analyzer", "--ways", "serial"],
+            2,
+            "--layers perf_analyzer --ways serial; allowed: servers",
+        ),
         (["--model", "nothing"], 1, "'nothing'"),
         (["--model", "llama-demo", "--total", "4096"], 1, "llama-demo allows 2048: give --total"),
         (["--rerender", "/nowhere"], 1, "/nowhere"),
@@ -212,7 +219,8 @@ def test_a_run_that_fails_is_told_and_the_rest_go_on(tmp_path: Path) -> None:
 def test_what_is_refused(
     arguments: list[str], status: int, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = [] if "--rerender" in arguments else ["--device", "cpu", "--out", str(tmp_path / "new")]
+    device = [] if "--device" in arguments else ["--device", "cpu"]
+    place = [] if "--rerender" in arguments else [*device, "--out", str(tmp_path / "new")]
     assert status_of(*arguments, *place) == status
     assert says in " ".join(capsys.readouterr().err.split())
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import __main__ as command
 from benchmarks.suite.flover_ini import KEYS, read_flover_config
 from flover_backend.errors import ConfigError
 
@@ -148,6 +149,19 @@ def test_what_is_ignored_is_told_with_its_reason(tmp_path: Path) -> None:
 def test_what_cannot_be_served_is_refused_in_words(tmp_path: Path, changes: dict[str, str], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         read_flover_config(write(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("flag", ["--model", "--workloads", "--requests", "--poisson", "--rates", "--total"])
+def test_the_command_says_no_model_and_no_requests_beside_the_file(
+    flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = "burst" if flag == "--workloads" else "20"
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--flover-config", str(write(tmp_path)), "--device", "cpu", flag, value])
+    assert ended.value.code == 1
+    assert f"--flover-config says the model and the requests itself; give no {flag}" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
