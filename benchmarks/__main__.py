@@ -89,7 +89,9 @@ def suite(
     device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
     load_format: Annotated[str, typer.Option(help="auto or random weights; a shape's are random.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="New folder.", show_default="out/bench/TIME")] = None,
-    rerender: Annotated[Path | None, typer.Option(help="Make table and pictures again of FOLDER/results.json.")] = None,
+    rerender: Annotated[
+        Path | None, typer.Option(help="Make table and pictures again: a results.json, or its folder.")
+    ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Make one folder of the runs of several FILES.")] = False,
 ) -> None:
     """Serve the workloads of the papers in each way, and leave results.json, table.md and pictures in a folder."""
@@ -134,7 +136,7 @@ def suite(
             results, failed = session.results, session.failed
             status = status or int(bool(failed))
     if results.runs:
-        _render(folder, failed)
+        _render(folder, failed, results if existing else None)
     print(markdown(results, failed))
     print(f"results, table and pictures: {folder}")
     sys.exit(status)
@@ -148,7 +150,7 @@ def _existing(files: list[Path], merges: bool, rerender: Path | None, out: Path 
     if bool(files) != merges or (merges and rerender is not None):
         raise typer.BadParameter("--merge A.json B.json --out DIR takes files, and nothing else does")
     if rerender is not None:
-        return read_results(rerender), rerender
+        return read_results(rerender), rerender.parent if rerender.is_file() else rerender
     if not merges:
         return None
     results, folder = merge([read_results(file) for file in files]), new_folder(out, "bench")
@@ -156,13 +158,13 @@ def _existing(files: list[Path], merges: bool, rerender: Path | None, out: Path 
     return results, folder
 
 
-def _render(folder: Path, failed: list[str]) -> None:
-    """Table and pictures of a folder's results."""
+def _render(folder: Path, failed: list[str], read: Results | None) -> None:
+    """Table and pictures of `read`, or else of the folder's results, into the folder."""
     from benchmarks.suite.plots import draw, left_out
     from benchmarks.suite.session import read_results
     from benchmarks.suite.table import write_table
 
-    results = read_results(folder)
+    results = read or read_results(folder)
     write_table(results, folder, failed)
     draw(results, folder)
     for line in left_out(results):

@@ -156,6 +156,9 @@ def test_rerender_makes_the_same_again(folder: Path) -> None:
     picture.unlink()
     assert status_of("--rerender", str(folder)) == 0
     assert table.read_text() == before and picture.exists()
+    table.unlink()
+    assert status_of("--rerender", str(folder / "results.json")) == 0
+    assert table.read_text() == before, "the file for its folder"
 
 
 def test_bars_are_for_13b_alone_and_can_be_missed(folder: Path) -> None:
@@ -228,6 +231,18 @@ def test_what_is_refused(
 def test_results_are_never_mixed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of(*SMALL, "--out", str(folder)) == 1
     assert "which is not empty; give a new folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("below", ["", "sub", "sub/sub"])
+def test_a_file_is_no_folder_for_results(
+    below: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "file"
+    place.write_text("kept")
+    for arguments in (SMALL, ["--merge", str(folder)]):
+        assert status_of(*arguments, "--out", str(place / below)) == 1
+        assert f"--out is {place / below}, which is no folder: " in " ".join(capsys.readouterr().err.split())
+    assert place.read_text() == "kept"
 
 
 def test_flover_bench_is_the_same_command_from_any_folder(tmp_path: Path) -> None:
