@@ -141,11 +141,12 @@ def _reorder(runs: Sequence[Run], results: Results, paper: Paper | None) -> Rows
 
 
 def _batches(runs: Sequence[Run], results: Results, paper: Paper | None) -> Rows:
-    """Ways that the papers' own tables do not show, where requests do not come at once."""
+    """Ways that the tables above do not show, where requests do not come at once."""
     rows = []
     for run in runs:
         spaced = run.kind != "constant" or run.facts.get("paper_gap_ms")
-        if run.way in ("serial", "dynamic", "static") and spaced:
+        more = ("instances",) if run.kind == "random-totals" else ()
+        if run.way in ("serial", "dynamic", "static", *more) and spaced:
             fused = figures.twin(runs, run, "fused")
             over = None if fused is None else figures.speed_up(fused, run)
             rows.append([run.workload, f"{run.way} {_settings(run)}".strip(), _s(run.wall_s), _x(over)])
@@ -172,7 +173,7 @@ TABLES: tuple[tuple[str, Callable[[Sequence[Run], Results, Paper | None], Rows]]
     ("Bursts", _bursts),
     ("Poisson arrivals", _poisson),
     ("Reordering, random totals", _reorder),
-    ("Batches run to completion, and one after another", _batches),
+    ("Other ways, requests that come apart", _batches),
     (
         f"Chat mix; goodput: first token in {Limits().first_token_s * 1e3:.0f} ms, gap p99 in {Limits().gap_ms:.0f} ms",
         _chat,
@@ -238,7 +239,9 @@ def _settings(run: Run) -> str:
 
 def _n(run: Run) -> str:
     lost = len(run.requests) - len(figures.answered(run))
-    return f"{len(run.requests)}" + (f" ({lost} failed)" if lost else "")
+    cut = run.facts.get("prompts_cut", 0)
+    facts = [f"{lost} failed"] * bool(lost) + [f"{cut} prompts cut"] * bool(cut)
+    return f"{len(run.requests)}" + (f" ({', '.join(facts)})" if facts else "")
 
 
 def _s(seconds: float | None) -> str:

@@ -74,7 +74,7 @@ def test_the_table_shows_the_runs_ratios_and_the_papers(folder: Path) -> None:
         "Bursts",
         "Poisson arrivals",
         "Reordering, random totals",
-        "Batches run to completion, and one after another",
+        "Other ways, requests that come apart",
         "Chat mix",
     ]
     assert "paper," not in text, "llama-demo is none of the paper's models"

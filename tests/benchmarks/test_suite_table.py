@@ -46,3 +46,18 @@ def test_the_papers_column_stands_beside_its_own_lengths_alone(
     assert ("paper, LLaMA-13B" in text) is stands
     head, line, *rows = [line for line in text.splitlines() if line.startswith("| ")][:3]
     assert {head.count("|"), line.count("|")} == {row.count("|") for row in rows}
+
+
+def test_the_chat_mix_says_how_many_prompts_were_cut() -> None:
+    mix = made_run("fused", [(0.1 * number, 8, 4) for number in range(5)], "chat-mix-10", "chat", rate=10.0)
+    assert "| 10/s | 5 | fused |" in told(mix)
+    mix.facts["prompts_cut"] = 2
+    assert "| 10/s | 5 (2 prompts cut) | fused |" in told(mix)
+
+
+def test_instances_on_random_totals_have_their_row() -> None:
+    name, kind = "random-totals-512-4", "random-totals"
+    fused, apart = (asked(way, name, kind, count=4) for way in ("fused", "instances"))
+    row = f"| {name} | instances | {apart.wall_s:.3f} s | {apart.wall_s / fused.wall_s:.2f} x |"
+    assert row in told(fused, apart).splitlines()
+    assert f"| {name} | instances | {apart.wall_s:.3f} s | – |" in told(apart).splitlines()
