@@ -103,7 +103,7 @@ def test_every_kept_result_names_its_command_machine_and_commit(path: Path) -> N
     head = json.loads(path.read_text())
     assert head["command"].startswith("python -m benchmarks") and "H200" in head["machine"]["gpu"]
     assert head["machine"]["commit"] and head["machine"]["torch"] and ("lines" in head or "runs" in head)
-    is_merged = len({run.get("command") for run in head.get("runs", ())}) > 1  # of parts whose seconds are not known apart
+    is_merged = len({run.get("command") for run in head.get("runs", ())}) > 1
     assert (head["copy_bandwidth"] and (head["seconds"] or is_merged)) or "not saved" in head["note"]
 
 
