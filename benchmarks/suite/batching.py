@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from benchmarks.suite.workload import BenchRequest
 
@@ -24,12 +24,14 @@ def departure(arrivals: Sequence[float], batch_size: int, window_s: float | None
     return min(full, arrivals[0] + window_s)
 
 
-def expected_end(requests: Sequence[BenchRequest], batch_size: int, window_s: float | None, step_s: float) -> float:
-    """When the last batch ends if every iteration takes `step_s`: the weights are read once for all of its rows."""
+def expected_end(
+    requests: Sequence[BenchRequest], batch_size: int, window_s: float | None, step_s: Callable[[int], float]
+) -> float:
+    """When the last batch ends if an iteration of so many rows takes `step_s` of them, all until the longest ends."""
     ats, now, done = [request.at for request in requests], 0.0, 0
     while done < len(requests):
         now = max(now, departure(ats[done:], batch_size, window_s))
         size = min(batch_size, sum(at <= now for at in ats[done:]))
-        now += step_s * max(request.new_tokens for request in requests[done : done + size])
+        now += step_s(size) * max(request.new_tokens for request in requests[done : done + size])
         done += size
     return now

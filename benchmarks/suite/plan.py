@@ -161,10 +161,10 @@ def _through(layer: str, asked: Asked, scale: float, vocab_size: int) -> Iterato
         yield from (Planned(layer, "fused", workload) for workload in chat_sweep(name, vocab_size, asked.chat_rates))
 
 
-def promising(runs: Sequence[Planned], step_s: float, count: int = 2) -> list[Planned]:
+def promising(runs: Sequence[Planned], step_s: Callable[[int], float], count: int) -> list[Planned]:
     """`runs` without those windows of dynamic batching that should not be among a workload's `count` best.
 
-    `step_s`: of an iteration; which window is best hardly depends on it. So the best of many costs two runs.
+    `step_s`: of an iteration of so many rows. So the best of many windows costs a few runs.
     """
     expected: dict[str, list[tuple[float, int]]] = {}
     for place, run in enumerate(runs):

@@ -6,7 +6,7 @@ Knows the order of things, the file, and what to do when a run fails. Serves not
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from benchmarks.suite.figures import step_bound
 from benchmarks.suite.flover_ini import FloverConfig
 from benchmarks.suite.layers import Layer
 from benchmarks.suite.plan import Asked, Estimate, Planned, plan, promising, within
@@ -30,6 +31,8 @@ from flover_backend.errors import ConfigError
 RESULTS = "results.json"
 LONE, LONE_RUNS = "burst-1", 3
 """A lone request's time through a server is the median's."""
+WINDOWS, WINDOWS_IN_A_HURRY = 6, 2
+"""Of dynamic batching, measured on a workload: the most promising."""
 BATCHING = 1.1
 """An iteration's growth over that of its weight products: attention and the sampler grow too."""
 
@@ -137,8 +140,8 @@ class Session:
             asked = replace(asked, given=(self._suite.flover.workload(scale, ways.vocab_size),))
         poisson_scale = self._suite.scale or single_s / paper.poisson_single_s
         runs = plan(asked, scale, poisson_scale, ways.vocab_size, ways.max_model_len)
-        if asked.profile.budget_s is not None:
-            runs = promising(runs, single_s / estimate.new_tokens)
+        count = WINDOWS if asked.profile.budget_s is None else WINDOWS_IN_A_HURRY
+        runs = promising(runs, _step_s(self.results, single_s / estimate.new_tokens, sizes.total / 2), count)
         if not runs:
             raise ConfigError("nothing is left to run; --ways or --layers leave no run of these workloads")
         return runs, estimate
@@ -211,6 +214,18 @@ def _growth(products_ms: dict[int, float]) -> Any:
         return float(BATCHING * max(1.0, ms / times[0]))
 
     return growth
+
+
+def _step_s(results: Results, lone_s: float, live_tokens: float) -> Callable[[int], float]:
+    """An iteration's time at so many rows of `live_tokens` each: `lone_s`, that of one, grows as S does."""
+    most = max(results.products_ms)
+    lone = step_bound(results, 1, live_tokens)
+    assert lone, "the probe measures one row"
+
+    def step_s(rows: int) -> float:
+        return lone_s / lone * (step_bound(results, min(rows, most), rows * live_tokens) or lone)
+
+    return step_s
 
 
 def write_results(results: Results, folder: Path) -> Path:

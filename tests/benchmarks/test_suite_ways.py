@@ -160,22 +160,26 @@ def test_a_late_request_waits_for_the_batch_before(ways: EngineWays) -> None:
 
 
 def test_only_windows_that_promise_something_are_run() -> None:
+    def second(rows: int) -> float:
+        return 1.0
+
     prompt = (5, 6)
     requests = [BenchRequest(0.1 * place, prompt, 10) for place in range(4)]
     # A second an iteration. At once: the first alone, then the others. Waiting 0.35 s: all four together.
-    assert expected_end(requests, 8, 0.0, 1.0) == 20 and expected_end(requests, 8, 0.35, 1.0) == 10.35
-    assert expected_end(requests, 2, 0.35, 1.0) == pytest.approx(20.1)
+    assert expected_end(requests, 8, 0.0, second) == 20 and expected_end(requests, 8, 0.35, second) == 10.35
+    assert expected_end(requests, 2, 0.35, second) == pytest.approx(20.1)
+    assert expected_end(requests, 8, 0.0, lambda rows: 0.1 * rows) == 4.0
     workload = Workload("four", "constant", tuple(requests))
     others = [Planned("engine", "fused", workload), Planned("triton", "dynamic", workload, {"window_ms": 900})]
     windows = [Planned("engine", "dynamic", workload, {"window_ms": window}) for window in (0, 900, 20, 350)]
 
     def kept(step_s: float) -> list[float]:
-        runs = promising([*windows, *others], step_s)
+        runs = promising([*windows, *others], lambda rows: step_s, count=2)
         assert runs[2:] == others
         return [run.settings["window_ms"] for run in runs[:2]]
 
     assert kept(1.0) == [900, 350] and kept(0.001) == [0, 20]
-    assert len(promising(windows * 2, 1.0, count=3)) == 3
+    assert len(promising(windows * 2, second, count=3)) == 3
 
 
 def test_a_lone_request_and_the_device(ways: EngineWays) -> None:
