@@ -102,7 +102,7 @@ def suite(
     from benchmarks.suite.table import markdown
     from flover_backend.engine.sizing import resolve_device
 
-    status, failed = 0, list[str]()
+    status = 0
     _check(scale, minutes, device, load_format)
     existing = _existing(files or [], merge, rerender, out)
     with progress() as tell:
@@ -133,11 +133,11 @@ def suite(
             except KeyboardInterrupt:
                 tell("stopped: what was measured so far is kept")
                 status = 130
-            results, failed = session.results, session.failed
-            status = status or int(bool(failed))
+            results = session.results
+            status = status or int(bool(results.failed))
     if results.runs:
-        _render(folder, failed, results if existing else None)
-    print(markdown(results, failed))
+        _render(folder, results if existing else None)
+    print(markdown(results))
     print(f"results, table and pictures: {folder}")
     sys.exit(status)
 
@@ -158,14 +158,14 @@ def _existing(files: list[Path], merges: bool, rerender: Path | None, out: Path 
     return results, folder
 
 
-def _render(folder: Path, failed: list[str], read: Results | None) -> None:
+def _render(folder: Path, read: Results | None) -> None:
     """Table and pictures of `read`, or else of the folder's results, into the folder."""
     from benchmarks.suite.plots import draw, left_out
     from benchmarks.suite.session import read_results
     from benchmarks.suite.table import write_table
 
     results = read or read_results(folder)
-    write_table(results, folder, failed)
+    write_table(results, folder)
     draw(results, folder)
     for line in left_out(results):
         print(line)

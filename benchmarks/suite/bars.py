@@ -10,14 +10,16 @@ SERIAL_BAR = 23.0
 """One after another over fused, burst of 32."""
 INSTANCES_BAR = 16.7
 """Concurrent model instances over fused, 32 requests at the scaled 20 ms mean."""
+PROMPT, TOTAL = 8, 512
+"""Tokens of the requests that the bars are of."""
 SLACK = 1.08
 BOUNDS = {"burst-32": 1.26, "constant-500ms-32": 1.13}
 """Mean latency over a lone request's of an engine that makes every iteration in S, on an H200."""
 
 
 def bars(results: Results) -> list[list[str]]:
-    """[what, bar, figure, held or missed] of each; nothing where another model or another layer was measured."""
-    runs = [run for run in results.runs if run.layer == "engine" and run.model == MODEL]
+    """[what, bar, figure, held or missed] of each; nothing where only others (model, layer, lengths) were measured."""
+    runs = [run for run in results.runs if run.layer == "engine" and run.model == MODEL and _has_lengths(run)]
     if not runs:
         return []
     lines = [
@@ -46,6 +48,10 @@ def _bar(what: str, value: float | None, bar: float, *, at_least: bool) -> list[
         return [what, words, "–", "not measured"]
     held = value >= bar if at_least else value <= bar
     return [what, words, f"{value:.3f}", "held" if held else "MISSED"]
+
+
+def _has_lengths(run: Run) -> bool:
+    return (run.facts.get("prompt"), run.facts.get("max_total")) == (PROMPT, TOTAL)
 
 
 def _find(runs: list[Run], workload: str, way: str) -> Run | None:

@@ -193,11 +193,15 @@ def live_tokens(run: Run, moments: Sequence[float]) -> list[float]:
 
 
 def step_times(run: Run, results: Results) -> list[StepTime]:
-    """Of a run with `iterations`, by rows. A time is between two kept ends with as many rows, by those between."""
+    """Of a run with `iterations`, by rows. A time is between two kept ends with as many rows, by those between.
+
+    Only while no request waits for its first token: iterations that prompts take part in have another bound.
+    """
     live = live_tokens(run, [when for when, _ in run.iterations])
     times: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    waits = np.array([(r.sent, r.first) for r in run.requests], dtype=np.float64).reshape(-1, 2)
     for (before, (start, rows)), (_, (end, rows_after)) in itertools.pairwise(enumerate(run.iterations)):
-        if rows == rows_after and rows > 0:
+        if rows == rows_after and rows > 0 and not ((waits[:, 0] < end) & (waits[:, 1] > start)).any():
             times[rows].append(((end - start) / run.iteration_stride, live[before]))
     found = []
     for rows, pairs in sorted(times.items()):

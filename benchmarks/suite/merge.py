@@ -45,6 +45,7 @@ def merge(parts: Sequence[Results]) -> Results:
         commit=_joined([run.commit for _, run in kept], ", ") or parts[-1].commit,
         machine=_machines([parts[place].machine for place in remaining]),
         runs=[run for _, run in kept],
+        failed=list(dict.fromkeys(line for part in parts for line in part.failed)),
         seconds=sum(seconds) if all(seconds) else 0.0,
     )
 

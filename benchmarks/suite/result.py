@@ -90,5 +90,7 @@ class Results(msgspec.Struct, kw_only=True):
     kv_bytes_per_token: int = 0
     """Of all layers, for the KV part of S; 0 where no engine layer ran."""
     num_gpus: int = 1
+    failed: list[str] = []
+    """A line for each run that gave no figure; empty in older files."""
     seconds: float = 0.0
     """Of the commands whose runs are in the file; 0 where that is not known (merge.py)."""

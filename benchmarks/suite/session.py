@@ -70,8 +70,6 @@ class Session:
             command=suite.command, commit=machine["commit"] or "unknown", machine=machine, copy_bandwidth=0.0,
             products_ms={}, scale=suite.scale or 1.0, runs=[],
         )  # fmt: skip
-        self.failed: list[str] = []
-        """A line for each run that gave no figure."""
 
     def run(self) -> Results:
         """Everything. An interruption leaves what there is in the file."""
@@ -186,7 +184,8 @@ class Session:
     def _miss(self, planned: Planned, error: Exception) -> None:
         """Told and kept; the other runs go on."""
         words = f"{planned.title}: {type(error).__name__}: {error}".splitlines()[0]
-        self.failed.append(words)
+        self.results.failed.append(words)
+        self._save()
         self._tell(f"FAILED {words}")
 
     def _add(self, run: Run) -> None:

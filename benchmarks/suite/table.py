@@ -25,14 +25,14 @@ Poisson sweep and with random totals."""
 OVER_LONE, OVER_BOUND = "mean latency over a lone one", "the same of S"
 
 
-def write_table(results: Results, folder: Path, failed: Sequence[str] = ()) -> Path:
+def write_table(results: Results, folder: Path) -> Path:
     """`table.md` in `folder`."""
     path = folder / TABLE
-    path.write_text(markdown(results, failed))
+    path.write_text(markdown(results))
     return path
 
 
-def markdown(results: Results, failed: Sequence[str] = ()) -> str:
+def markdown(results: Results) -> str:
     """Every table that has runs."""
     lines = [f"# {', '.join(dict.fromkeys(run.model for run in results.runs)) or 'No runs'}", "", *_head(results), ""]
     groups = dict.fromkeys((run.layer, run.model) for run in results.runs)
@@ -45,8 +45,8 @@ def markdown(results: Results, failed: Sequence[str] = ()) -> str:
     held = bars(results)
     if held:
         lines += ["## Bars of LLaMA-13B", "", *_table([["what", "bar", "figure", ""], *held]), ""]
-    if failed:
-        lines += ["## Failed", "", *(f"- {line}" for line in failed), ""]
+    if results.failed:
+        lines += ["## Failed", "", *(f"- {line}" for line in results.failed), ""]
     return "\n".join(lines)
 
 

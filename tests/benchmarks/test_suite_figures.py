@@ -99,6 +99,13 @@ def test_step_times_by_rows() -> None:
     assert [step.seconds for step in every_second] == pytest.approx([0.005, 0.01])
 
 
+def test_a_step_in_which_a_prompt_may_have_taken_part_has_no_time() -> None:
+    pairs = [(0.01, 1), (0.02, 1), (0.05, 1), (0.08, 2), (0.09, 2), (0.10, 2)]
+    served = run(request(0, 0.01, 0.1), request(0.025, 0.08, 0.1), iterations=pairs)
+    found = figures.step_times(served, made_results())
+    assert [(step.rows, step.count) for step in found] == [(1, 1), (2, 2)]
+
+
 def test_an_engine_at_five_percent_over_the_bound() -> None:
     """Its steps are 5 % over S, and its requests take longer than a lone one by as much as S is longer."""
     results, served = made_results(), made_run("fused", constant(32, 0.0), "burst", "constant")

@@ -90,8 +90,8 @@ def choose_steps(group: Group) -> list[Run]:
 
 
 def draw_steps(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
-    """Median time of an iteration by rows, over S with as much live KV; below, their ratio."""
-    what = title("Time of an iteration against its bound S", group.model, "bare engine", results)
+    """Median time of an iteration without prompts by rows, over S with as much live KV; below, their ratio."""
+    what = title("Time of a decode iteration against its bound S", group.model, "bare engine", results)
     figure = canvas(what, 9.0, 7.0)
     upper, lower = figure.subplots(2, sharex=True, height_ratios=[2, 1])
     most = 1
