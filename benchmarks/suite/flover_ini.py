@@ -7,6 +7,7 @@ the file's form and nothing of how a workload is served.
 from __future__ import annotations
 
 import configparser
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from benchmarks.suite.workload import Workload
 from benchmarks.suite.workloads import SEED, Profile, constant, data, profile, random_totals
 from flover_backend.bench_engine.shapes import Shape
 from flover_backend.errors import ConfigError
+from flover_backend.models.config import parse_llama
+from flover_backend.models.gptj_config import parse_gptj
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 MIN_RANDOM_TOTAL = 128
@@ -218,7 +221,7 @@ class _Reader:
                 "activation_function": "gelu_new",
                 "layer_norm_epsilon": epsilon,
             }
-            return Shape(self._short_name(heads * dim, inner, layers), self._model_type, config)
+            return self._served(config, parse_gptj, (heads * dim, inner, layers))
         if family != "llama":
             raise self._refused(f"model_type={self._model_type}; allowed: gptj_6b, or llama_ with its size")
         if rotary != dim:
@@ -236,9 +239,16 @@ class _Reader:
             "max_position_embeddings": length,
             "rms_norm_eps": epsilon,
         }
-        return Shape(self._short_name(heads * dim, inner, layers), self._model_type, config)
+        return self._served(config, parse_llama, (heads * dim, inner, layers))
 
-    def _short_name(self, *sizes: int) -> str:
+    def _served(self, config: dict[str, Any], parse: Callable[..., Any], sizes: tuple[int, ...]) -> Shape:
+        try:
+            parse(config["architectures"][0], config, {})
+        except ConfigError as error:
+            raise self._refused(f"[{self._name('MODEL')}] as a config.json: {error}") from None
+        return Shape(self._short_name(sizes), self._model_type, config)
+
+    def _short_name(self, sizes: tuple[int, ...]) -> str:
         """As the suite names models: 13b, gptj-6b; with its sizes where they are not those of the paper's model."""
         name = self._model_type.lower().removeprefix("llama_").replace("_", "-")
         known = data().papers.get(name)

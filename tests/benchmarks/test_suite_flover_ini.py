@@ -141,6 +141,10 @@ def test_what_is_ignored_is_told_with_its_reason(tmp_path: Path) -> None:
         ({"max_concurrency": "-"}, r"\[model_specification\] has no max_concurrency"),
         ({"use_mem_shuffle": "yes"}, "use_mem_shuffle=yes; allowed: 0 or 1"),
         ({"rotary_embedding": "64"}, "rotary_embedding=64; allowed: size_per_head, 128"),
+        (
+            {"size_per_head": "5", "rotary_embedding": "5"},
+            r"--flover-config .*\[llama_13b\] as .*head_dim = 5; allowed",
+        ),
         ({"use_mem_shuffle": "0", "fixed_input_len": "9"}, "allowed: at most max_seq_len, 512"),
         ({"max_concurency": "3"}, "max_concurency: Flover has no such key; allowed: model_type"),
         ({"model_type": "opt_13b"}, r"has no section \[opt_13b\]"),
