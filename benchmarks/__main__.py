@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None, name: str = "python -m benchmarks")
 
 @app.command()
 def suite(
+    context: typer.Context,
     files: Annotated[
         list[Path] | None, typer.Argument(help="Of --merge: results.json files, or their folders; later ones count.")
     ] = None,
@@ -104,6 +106,7 @@ def suite(
 
     status = 0
     _check(scale, minutes, device, load_format)
+    _goes_alone(context, {"--rerender": ["rerender"], "--merge": ["merge", "files", "out"]})
     existing = _existing(files or [], merge, rerender, out)
     with progress() as tell:
         if existing is not None:
@@ -115,11 +118,8 @@ def suite(
             sizes = _sizes(on_cpu, full, total, requests, poisson, minutes)
             chosen = _names(ways, "--ways", WAYS)
             if flover:
-                for line in flover.ignored:
-                    tell(f"{flover.path.name}: {line}")
-                chosen = tuple(way for way in chosen if way != "none" or way in flover.ways)
-                sizes = flover.sizes(sizes)
-            kinds = _names(workloads, "--workloads", WORKLOADS) if workloads else WORKLOADS
+                chosen, sizes = _ways_of(flover, chosen, tell), flover.sizes(sizes)
+            kinds = WORKLOADS if workloads is None else _names(workloads, "--workloads", WORKLOADS)
             through = _names(layers, "--layers", LAYERS)
             _can_run(through, chosen)
             asked = Asked(sizes, chosen, through, _numbers(rates, "--rates"), kinds)
@@ -135,6 +135,11 @@ def suite(
                 status = 130
             results = session.results
             status = status or int(bool(results.failed))
+    if not results.runs and not results.failed:
+        if existing is None:
+            folder.rmdir()
+        print(f"{folder}: no run came to its end; there is nothing to show")
+        sys.exit(status)
     if results.runs:
         _render(folder, results if existing else None)
     print(markdown(results))
@@ -215,6 +220,16 @@ def _flover(path: Path | None, beside: dict[str, object]) -> FloverConfig | None
     return config
 
 
+def _ways_of(flover: FloverConfig, ways: tuple[str, ...], tell: Callable[[str], None]) -> tuple[str, ...]:
+    """Those of `ways` that its requests are for; what of the file is not used is told."""
+    for line in flover.ignored:
+        tell(f"{flover.path.name}: {line}")
+    if "none" in flover.ways or "none" not in ways:
+        return ways
+    tell(f"{flover.path.name}: way none is left out: lengths are equal, there is nothing to reorder")
+    return tuple(way for way in ways if way != "none")
+
+
 def _can_run(layers: tuple[str, ...], ways: tuple[str, ...]) -> None:
     """Raises `ConfigError` where no way is left, `BadParameter` where a layer would serve no way that was asked for."""
     servers = [layer for layer in layers if layer != "engine"]
@@ -234,6 +249,16 @@ def _check(scale: float | None, minutes: float | None, device: str, load_format:
     _finite(minutes, "--minutes", LEAST_MINUTES)
     _one_of(device, "--device", DEVICES)
     _one_of(load_format, "--load-format", LOAD_FORMATS)
+
+
+def _goes_alone(context: typer.Context, allowed: dict[str, list[str]]) -> None:
+    """Raises `BadParameter` where a flag is given beside one that measures nothing, and would not be looked at."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    for flag, names in allowed.items():
+        others = [f"--{name.replace('_', '-')}" for name in given if name not in names and name != "files"]
+        if names[0] in given and others:
+            raise typer.BadParameter(f"{flag} measures nothing; give no {', no '.join(others)} beside it")
 
 
 def _one_of(given: str, flag: str, allowed: tuple[str, ...]) -> None:

@@ -83,8 +83,10 @@ def _checked(headers: list[str]) -> list[str]:
 def _workload(
     chat: str | None, rate: float, count: int, prompt: str, output: str, vocab_size: int, seed: int
 ) -> Workload:
-    if rate < 0 or (chat and not rate):
-        raise MeasurementFailed(f"--rate is {rate:g}; allowed is above 0, or 0 for a burst without --workload")
+    if not 0 <= rate < float("inf") or (chat and not rate):
+        raise MeasurementFailed(
+            f"--rate is {rate:g}; allowed: a finite number above 0, or 0 for a burst without --workload"
+        )
     if chat:
         if chat not in data().chat:
             raise MeasurementFailed(f"--workload is {chat!r}; allowed: {', '.join(data().chat)}")
@@ -108,17 +110,20 @@ def poisson(
 
 
 def _table(run: Run, asked: Workload) -> Table:
-    answered = [r for r in run.requests if not r.error and r.new_tokens]
-    short = sum(r.new_tokens < a.new_tokens for r, a in zip(run.requests, asked.requests, strict=True) if not r.error)
+    pairs = zip(run.requests, asked.requests, strict=True)
+    whole = [r for r, a in pairs if not r.error and r.new_tokens == a.new_tokens]
+    begun = [r for r in run.requests if not r.error and r.new_tokens]
+    failed = sum(bool(r.error) for r in run.requests)
     tokens = sum(r.new_tokens for r in run.requests)
     shown = Table("what", "figure")
-    shown.add_row("requests: answered, cancelled, failed", f"{len(answered)}, {short}, {_failed(run)}")
+    cut = len(run.requests) - len(whole) - failed
+    shown.add_row("requests: answered whole, cancelled, failed", f"{len(whole)}, {cut}, {_failed(run)}")
     shown.add_row("seconds", f"{run.wall_s:.3f}")
     shown.add_row("tokens; a second", f"{tokens}; {tokens / run.wall_s:.0f}" if run.wall_s else f"{tokens}")
     shown.add_row("responses", f"{run.num_responses}")
-    first = [(r.first - r.at) * 1e3 for r in answered]
+    first = [(r.first - r.at) * 1e3 for r in begun]
     shown.add_row("first token p50, p99, ms", _spread(first, (50, 99)))
-    shown.add_row("latency p50, p99, ms", _spread([(r.end - r.at) * 1e3 for r in answered], (50, 99)))
+    shown.add_row("latency of whole answers p50, p99, ms", _spread([(r.end - r.at) * 1e3 for r in whole], (50, 99)))
     shown.add_row(
         "gap between responses p50, p99, ms", ", ".join(f"{run.gaps_ms[p]:.2f}" for p in ("p50", "p99") if run.gaps_ms)
     )

@@ -72,7 +72,7 @@ def triton_own(
             for work in works:
                 runs.append(opened.run(work))
                 _tell(f"{layer}, {work.name}: {runs[-1].wall_s:.3f} s")
-        write_record(folder / "triton_own.json", PROGRAM, bare, started, runs=runs)
+                write_record(folder / "triton_own.json", PROGRAM, bare, started, runs=runs)
     text = markdown(runs)
     (folder / "triton_own.md").write_text(text)
     print(f"{text}\nsaved in {folder}")

@@ -260,17 +260,29 @@ class TritonServer:
             Path("/dev/shm", region).unlink(missing_ok=True)
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """End the server, by force after `timeout_s`, and remove its folder. Does nothing the second time."""
+        """End the server, by force after `timeout_s` or when interrupted, and remove its folder.
+
+        Does nothing the second time.
+        """
         process, self._process = self._process, None
-        if process is not None:
+        try:
+            if process is not None:
+                self._end(process, timeout_s)
+        finally:
+            if self.folder != Path():
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.folder = Path()
+
+    def _end(self, process: subprocess.Popen[bytes], timeout_s: float) -> None:
+        try:
             if process.poll() is None:
                 process.terminate()
-            try:
-                process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                self._kill(process)
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._kill(process)
+        except BaseException:
+            self._kill(process)
+            raise
+        finally:
             if self._log is not None:
                 self._log.close()
-        if self.folder != Path():
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder = Path()

@@ -135,9 +135,7 @@ def tokens_per_s_a_user(run: Run) -> float:
 
 
 def rate(run: Run) -> float:
-    """Requests a second at which they came: the workload's, or else what its arrivals were."""
-    if run.facts.get("rate"):
-        return float(run.facts["rate"])
+    """Requests a second at which they came, as drawn; `facts` hold the mean that the draws are of."""
     arrivals = [request.at for request in run.requests]
     span = max(arrivals) - min(arrivals)
     return (len(arrivals) - 1) / span if span else float("inf")
@@ -167,7 +165,7 @@ def products_s(results: Results, rows: float) -> float | None:
 def step_bound(results: Results, rows: float, live_tokens: float) -> float | None:
     """S: the weight products at `rows`, and the live KV at copy bandwidth (docs/performance.md)."""
     products = products_s(results, rows)
-    if products is None:
+    if products is None or not results.copy_bandwidth:
         return None
     return products + live_tokens * results.kv_bytes_per_token / results.copy_bandwidth
 

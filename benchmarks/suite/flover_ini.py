@@ -30,11 +30,11 @@ ONE_GPU = "an engine of the suite computes on one GPU"
 KEYS: dict[str, dict[str, str]] = {
     "model_specification": {
         "model_type": "names the section that holds the model's shape",
-        "model_dir": "ignored: weights in FasterTransformer's own form are not read; `--model DIRECTORY` names others",
+        "model_dir": "ignored: weights in FasterTransformer's own form are not read; `--model` alone serves others",
         "data_type": "`dtype`: fp16, bf16 or fp32",
         "max_concurrency": "the number of requests (as in Flover's driver), and `max_rows`",
         "per_batch_size": "so many requests at each arrival",
-        "max_seq_len": "`max_model_len`, and the most of the random totals",
+        "max_seq_len": "`max_model_len`, and the most of the random totals, which are from 128 on",
         "fixed_input_len": "tokens of each prompt",
         "fixed_prompt_len": "0; more is refused: prompt tuning is not served",
         "beam_width": "1; more is refused: beam search is not served",
@@ -252,7 +252,7 @@ class _Reader:
         """As the suite names models: 13b, gptj-6b; with its sizes where they are not those of the paper's model."""
         name = self._model_type.lower().removeprefix("llama_").replace("_", "-")
         known = data().papers.get(name)
-        return name if known is None or known.sizes == sizes else f"{name}-{'x'.join(map(str, sizes))}"
+        return name if known is not None and known.sizes == sizes else f"{name}-{'x'.join(map(str, sizes))}"
 
     def _dtype(self) -> str:
         value = self._text("model_specification", "data_type")

@@ -100,5 +100,6 @@ def _machines(machines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key in dict.fromkeys(key for machine in machines for key in machine):
         values = list(dict.fromkeys(machine.get(key) for machine in machines))
-        found[key] = values[0] if len(values) == 1 else ", ".join(map(str, values))
+        merged = ", ".join(map(str, values)).split(", ")  # a merged file's own value may be several
+        found[key] = values[0] if len(values) == 1 else _joined(merged, ", ")
     return found

@@ -53,7 +53,9 @@ class Estimate:
         workload, count = planned.workload, len(planned.workload.requests)
         last = max(request.at for request in workload.requests)
         alone = [self.single_s * request.new_tokens / self.new_tokens for request in workload.requests]
-        fused = max(alone) * self.growth(min(count, self._overlapping(workload, alone)))
+        rows = min(count, self._overlapping(workload, alone))
+        fused = max(alone) * self.growth(rows)
+        whole = max(last + fused, sum(alone) * self.growth(rows) / rows)  # the second where more comes than is served
         window = float(planned.settings.get("window_ms", 0.0)) / 1e3
         by_way: dict[str, float] = {
             "serial": max(sum(alone), last + alone[-1]),
@@ -61,7 +63,7 @@ class Estimate:
             "dynamic": max(last, window) + 2 * fused,
             "static": last + 2 * fused,
         }
-        return by_way.get(planned.way, last + fused) + OVERHEAD_S
+        return by_way.get(planned.way, whole) + OVERHEAD_S
 
     def _overlapping(self, workload: Workload, alone: Sequence[float]) -> int:
         """About so many rows at once, as if each took its lone time."""

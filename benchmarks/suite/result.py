@@ -5,7 +5,7 @@ Times are seconds after the workload's start, as its requests' `at`. Knows nothi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -48,7 +48,7 @@ class Run(msgspec.Struct, kw_only=True):
     """Of the way: window_ms, batch_size, instances ..."""
     single_s: float | None = None
     """A lone request's time on this layer in this run of the suite."""
-    requests: list[RequestResult]
+    requests: Annotated[list[RequestResult], msgspec.Meta(min_length=1)]
     gaps_ms: dict[str, float] = {}
     """p50, p90, p99, max of the times between a request's consecutive responses."""
     iterations: list[tuple[float, int]] = []

@@ -240,6 +240,9 @@ def read_results(place: Path) -> Results:
     """A results file, or that of a folder that the suite made. Raises `ConfigError` where there is none."""
     path = place if place.is_file() else place / RESULTS
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Results)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise ConfigError(f"{path} is no results file of the suite: {error}") from None
+        results = msgspec.json.decode(path.read_bytes(), type=Results)
+        in_words(results.machine)
+        return results
+    except (OSError, msgspec.MsgspecError, KeyError) as error:
+        told = f"{path} is no results file of the suite: {error}; `python -m benchmarks` makes a folder with one"
+        raise ConfigError(told) from None

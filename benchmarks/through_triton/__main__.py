@@ -7,6 +7,7 @@ told in words; 2 the command line is wrong; 130 after Ctrl-C, 143 after SIGTERM.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Annotated
@@ -65,11 +66,15 @@ def through_triton(
     engine_python: Annotated[
         Path | None, typer.Option(envvar=ENGINE_PYTHON, help="Interpreter with torch.", show_default="this one")
     ] = None,
-    perf_analyzer: Annotated[Path | None, typer.Option(help="Its binary.", show_default="tritonclient's")] = None,
+    perf_analyzer: Annotated[
+        Path | None, typer.Option(help="Its binary.", show_default="tritonclient's", exists=True, dir_okay=False)
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="New folder.", show_default="out/through_triton/TIME")] = None,
 ) -> None:
     """Bursts and a chat mix through Triton by perf_analyzer, beside the bare engine on the same requests."""
     if engine_python:
+        if shutil.which(engine_python) is None:
+            raise typer.BadParameter(f"--engine-python {engine_python} is no program; give a Python that has torch")
         os.environ[ENGINE_PYTHON] = str(engine_python)
     parts = _parts(only, model)
     if not 0 < chat_rate < float("inf"):

@@ -64,7 +64,8 @@ def _probe(device: torch.device, rows: list[int]) -> dict[str, Any]:
         del products
     free_device(device)
     told = ", ".join(f"{count}: {ms:.3f}" for count, ms in found["products_13b_ms"].items())
-    print(f"copy bandwidth {found['copy_bandwidth'] / 1e12:.3f} TB/s; products of 13b by rows, ms: {told}", flush=True)
+    of_13b = f"; products of 13b by rows, ms: {told}" if told else ""
+    print(f"copy bandwidth {found['copy_bandwidth'] / 1e12:.3f} TB/s{of_13b}", flush=True)
     return found
 
 

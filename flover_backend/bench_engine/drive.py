@@ -10,6 +10,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from flover_backend.bench_engine.figures import BenchError
@@ -94,7 +95,8 @@ def drive(
 
     `on_tokens` is called with a request's number and its new tokens, as they come.
 
-    Raises `BenchError` when a request ends early or the run takes too long; the engine is idle then too.
+    Raises `BenchError` when a request ends early or the run takes too long; the engine is idle then too. After another
+    exception, one that came out of a step or an interruption, it may not be.
     """
     record = Record()
     numbers: dict[int, int] = {}
@@ -125,8 +127,11 @@ def drive(
                 record.steps.append((now, got))
             if each_step is not None:
                 each_step(record)
-    finally:
-        drain(engine, numbers)
+    except Exception:
+        with suppress(Exception):  # what went wrong first is told
+            drain(engine, numbers)
+        raise
+    drain(engine, numbers)
     return record
 
 

@@ -14,12 +14,17 @@ from flover_backend.engine.engine import Engine
 from flover_backend.engine.interface import RequestEnded
 from flover_backend.engine.load import load_engine
 from flover_backend.request import FinishReason
+from flover_backend.scheduler.plan import Plan
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    directory = TINY.write(Path(tmp_path_factory.mktemp("tiny")))
-    return load_engine(ModelJson(device="cpu", load_format="random"), directory, lambda stage, fraction: None)[0]
+    return made(tmp_path_factory.mktemp("tiny"))
+
+
+def made(folder: Path) -> Engine:
+    config = ModelJson(device="cpu", load_format="random")
+    return load_engine(config, TINY.write(folder), lambda stage, fraction: None)[0]
 
 
 def test_every_token_of_every_request_is_timed(engine: Engine) -> None:
@@ -55,6 +60,21 @@ def test_a_run_that_takes_too_long_is_given_up_and_the_engine_is_idle(engine: En
         drive(engine, together(prompts(2, 5, 101), 200), limit_s=0.02)
     assert not engine.has_work
     engine.check_integrity()
+
+
+def test_an_interrupted_step_is_what_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its result is lost, so that the engine's next step may fail, too: that must not stand in its place."""
+    engine = made(tmp_path)
+    run = engine.runner.run
+
+    def interrupted(plan: Plan) -> None:
+        monkeypatch.setattr(engine.runner, "run", run)
+        run(plan)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine.runner, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        drive(engine, together(prompts(2, 4, 64), 5))
 
 
 def test_a_request_that_ends_early_is_an_error(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,20 @@ def test_a_stopped_measurement_leaves_nothing(program: str, number: int, status:
     assert not list((tmp_path / "tmp").glob("flover-*"))
 
 
+@pytest.mark.parametrize("ways", ["fused", "instances"])
+def test_a_stop_in_the_middle_of_a_run_is_no_failure(ways: str, tmp_path: Path) -> None:
+    sizes = ["--workloads", "burst", "--requests", "32", "--total", "1024", "--minutes", "9"]
+    process, _ = start("benchmarks", tmp_path, ["--device", "cpu", "--ways", ways, *sizes])
+    assert process.stdout is not None
+    while " runs, about " not in (line := process.stdout.readline()):
+        assert line, process.communicate()
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err.strip() == "python -m benchmarks: stopped", out + err
+    assert "stopped: what was measured so far is kept" in out and "FAILED" not in out, out
+
+
 def test_the_engine_ends_with_a_measurement_that_is_killed(tmp_path: Path) -> None:
     process, engine = start("benchmarks.through_triton", tmp_path)
     process.kill()
@@ -48,7 +62,7 @@ def test_the_engine_ends_with_a_measurement_that_is_killed(tmp_path: Path) -> No
     until(lambda: not Path("/proc", str(engine)).exists())
 
 
-def start(program: str, folder: Path) -> tuple[subprocess.Popen[str], int]:
+def start(program: str, folder: Path, arguments: Sequence[str] = ()) -> tuple[subprocess.Popen[str], int]:
     """The command, once its engine's process runs; that one's id, or 0 for a command that has the engine in its own."""
     (folder / "tmp").mkdir()
     command = [
@@ -57,7 +71,7 @@ def start(program: str, folder: Path) -> tuple[subprocess.Popen[str], int]:
         program,
         "--model",
         "llama-demo",
-        *ARGUMENTS[program],
+        *(arguments or ARGUMENTS[program]),
         "--out",
         str(folder / "out"),
     ]

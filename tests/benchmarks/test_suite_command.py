@@ -217,6 +217,9 @@ def test_a_run_that_fails_is_told_and_the_rest_go_on(tmp_path: Path) -> None:
         (["--model", "nothing"], 1, "'nothing'"),
         (["--model", "llama-demo", "--total", "4096"], 1, "llama-demo allows 2048: give --total"),
         (["--rerender", "/nowhere"], 1, "/nowhere"),
+        (["--rerender", "/nowhere", "--requests", "3"], 2, "--rerender measures nothing; give no --requests beside it"),
+        (["--merge", "a.json", "--full"], 2, "--merge measures nothing; give no --full beside it"),
+        (["--workloads", ""], 2, "--workloads names none; allowed: burst"),
         (["--merge"], 2, "--merge A.json B.json --out DIR takes files"),
         (["results.json"], 2, "--merge A.json B.json --out DIR takes files"),
         (["--merge", "/nowhere/results.json"], 1, "/nowhere/results.json"),
@@ -226,7 +229,7 @@ def test_a_run_that_fails_is_told_and_the_rest_go_on(tmp_path: Path) -> None:
 def test_what_is_refused(
     arguments: list[str], status: int, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    device = [] if "--device" in arguments else ["--device", "cpu"]
+    device = [] if {"--device", "--merge"} & {*arguments} else ["--device", "cpu"]
     place = [] if "--rerender" in arguments else [*device, "--out", str(tmp_path / "new")]
     assert status_of(*arguments, *place) == status
     assert says in " ".join(capsys.readouterr().err.split())

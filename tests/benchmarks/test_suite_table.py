@@ -50,9 +50,9 @@ def test_the_papers_column_stands_beside_its_own_lengths_alone(
 
 def test_the_chat_mix_says_how_many_prompts_were_cut() -> None:
     mix = made_run("fused", [(0.1 * number, 8, 4) for number in range(5)], "chat-mix-10", "chat", rate=10.0)
-    assert "| 10/s | 5 | fused |" in told(mix)
+    assert "| 10/s (10.0/s) | 5 | fused |" in told(mix)
     mix.facts["prompts_cut"] = 2
-    assert "| 10/s | 5 (2 prompts cut) | fused |" in told(mix)
+    assert "| 10/s (10.0/s) | 5 (2 prompts cut) | fused |" in told(mix)
 
 
 def test_instances_on_random_totals_have_their_row() -> None:

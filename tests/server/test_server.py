@@ -71,6 +71,25 @@ def test_a_server_that_does_not_end_is_killed_with_its_stubs(echo_model: Path) -
     assert wait_for_end(pids) == []
 
 
+def test_a_stop_that_is_interrupted_leaves_nothing(echo_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = TritonServer(ServerOptions())
+    server.start()
+    server.wait_ready()
+    pids, folder = session_members(server.pid), server.folder
+    (region,) = shared_memory_regions(server.pid)
+
+    def interrupted(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    os.kill(server.pid, signal.SIGSTOP)
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        server.stop()
+    assert not folder.exists() and not Path("/dev/shm", region).exists()
+    assert wait_for_end(pids) == []
+
+
 def test_it_ends_with_the_command_that_started_it(echo_model: Path) -> None:
     code = f"""
 import pathlib, sys

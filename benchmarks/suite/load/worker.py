@@ -60,7 +60,11 @@ async def _work(
 ) -> list[Answer]:
     messages = [request_bytes(call, model) for call in calls]
     async with grpc.aio.insecure_channel(url, options=OPTIONS) as channel:
-        await asyncio.wait_for(channel.channel_ready(), connect_timeout_s)
+        try:
+            await asyncio.wait_for(channel.channel_ready(), connect_timeout_s)
+        except TimeoutError:
+            told = f"no gRPC server answered within {connect_timeout_s:g} s; start one, or name another address"
+            raise ConnectionError(told) from None
         open_stream = channel.stream_stream(METHOD, request_serializer=None, response_deserializer=None)
         metadata = tuple(headers)
         gc.collect()

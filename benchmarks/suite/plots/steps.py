@@ -35,7 +35,8 @@ def choose_rows(group: Group) -> list[Run]:
         for run in sorted((r for r in runs if r.kind == kind), key=lambda run: len(run.requests)):
             largest[number(run, fact) or 0.0] = run
         shown = {run.workload for run in spread_out(list(largest.values()), fact, _MOST_PANELS)}
-        chosen += [run for run in runs if run.kind == kind and run.workload in shown]
+        of_kind = [run for run in runs if run.kind == kind and run.workload in shown]
+        chosen += sorted(of_kind, key=lambda run: number(run, fact) or 0.0)
     return chosen
 
 

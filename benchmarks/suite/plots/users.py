@@ -123,7 +123,7 @@ def draw_goodput(results: Results, group: Group, runs: Sequence[Run], limits: Li
     right.set_ylabel("requests/s within limits")
     right.set_ylim(-0.04 * most, most * 1.06)
     for axes in (left, right):
-        axes.set_xlabel("requests/s that come (Poisson)")
+        axes.set_xlabel("requests/s that come (Poisson, as drawn)")
         axes.set_xlim(0, most * 1.06)
         axes.grid(alpha=0.3)
     legend(figure)

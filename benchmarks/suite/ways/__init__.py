@@ -141,10 +141,14 @@ class EngineWays:
         self, way: str, workload: Workload, settings: dict[str, Any], on_tokens: OnTokens | None
     ) -> tuple[Served, dict[str, Any]]:
         serve = self._prepared(way, workload, settings)
-        if way not in self._warmed:
-            serve(_short(workload), None, lambda news: None)
-            self._warmed.append(way)
-        return serve(workload, on_tokens, lambda news: self._tell(f"{self.name}, {workload.name}, {way}: {news}"))
+        try:
+            if way not in self._warmed:
+                serve(_short(workload), None, lambda news: None)
+                self._warmed.append(way)
+            return serve(workload, on_tokens, lambda news: self._tell(f"{self.name}, {workload.name}, {way}: {news}"))
+        except BaseException:
+            self._engines.unload()  # the run may have left work in them
+            raise
 
     def _prepared(self, way: str, workload: Workload, settings: dict[str, Any]) -> _Serve:
         """With the engines that the workload needs."""

@@ -13,14 +13,15 @@ import queue
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from threading import Barrier
+from dataclasses import dataclass, field
+from threading import Barrier, Event
 
 import torch
 
 from benchmarks.suite.ways.served import LIMIT_S, OnTokens, Served, arrival
 from benchmarks.suite.workload import BenchRequest
 from flover_backend.bench_engine.drive import Record, drive
+from flover_backend.bench_engine.figures import BenchError
 from flover_backend.engine.engine import Engine
 
 TOLD_EVERY = 8
@@ -35,6 +36,8 @@ class _Work:
     served: Served
     on_tokens: OnTokens | None
     host_s: dict[int, float]
+    is_over: Event = field(default_factory=Event)
+    """Set when a request failed or the run was stopped: the others are then given up."""
 
 
 def serve_apart(
@@ -67,6 +70,9 @@ def serve_apart(
             if done % TOLD_EVERY == 0 and done < len(futures):
                 tell(f"{done} of {len(futures)} requests, {time.perf_counter() - work.start:.0f} s")
         wall = time.perf_counter() - work.start
+    except BaseException:
+        work.is_over.set()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
@@ -84,6 +90,8 @@ def _serve_one(work: _Work, request: BenchRequest, number: int) -> None:
         on_tokens(number, token_ids)
 
     def stepped(_: Record) -> None:
+        if work.is_over.is_set():
+            raise BenchError("another request failed, or the run was stopped")
         waited = engine.runner.waited_seconds
         if waited is not None and engine.last_stats is not None:
             host_s[id(engine)] = host_s.get(id(engine), 0.0) + engine.last_stats.iteration.seconds - waited
