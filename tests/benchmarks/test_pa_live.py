@@ -144,7 +144,7 @@ def test_an_error_response_is_told_in_the_servers_words(server: LiveServer, tmp_
 
 
 def test_a_request_that_fails_in_periodic_mode_ends_at_the_limit(server: LiveServer, tmp_path: Path) -> None:
-    entries = make_entries(4, Prompts(Lengths(3, 3)), Lengths(5, 5), 1, 0.0)
+    entries = make_entries(4, Prompts(Lengths(3, 3)), Lengths(60, 60), 1, 0.0)  # coalesced or not, two responses
     entries[2]["max_tokens"] = [100_000]
     inputs = tmp_path / "inputs.json"
     inputs.write_text(json.dumps({"data": entries}))

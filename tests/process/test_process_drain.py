@@ -19,7 +19,7 @@ from flover_backend.config import ModelJson
 from flover_backend.draining import ServerDrain
 from flover_backend.errors import ConfigError
 from flover_backend.observer import find_engines
-from flover_backend.runtime_dir import directories_of
+from flover_backend.runtime_dir import directories_of, process_user
 from flover_backend.server_processes import check_server, engines_of
 
 CUT = ("UNAVAILABLE", "the server shut down before the request was finished", "shutdown")
@@ -258,7 +258,10 @@ def test_another_users_engine_is_roots_to_drain_and_nobodys(host: Host, tmp_path
             check_server(host.server.pid)
     finally:
         os.seteuid(0)
-    with subprocess.Popen(["sleep", "60"], user=NOBODY, env={"TMPDIR": str(tmp_path)}) as process:
+    # NOTE: not Popen's `user`, which forks: gRPC's threads of this process then may end the child before it is `sleep`.
+    as_nobody = ["setpriv", f"--reuid={NOBODY}", "--clear-groups", "sleep", "60"]
+    with subprocess.Popen(as_nobody, env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)}) as process:
+        wait_until(lambda: process_user(process.pid) == NOBODY, "the process of another user")
         theirs = tmp_path / f"flover-{NOBODY}"
         theirs.mkdir(mode=0o700)
         assert theirs not in directories_of(process.pid), "it is not theirs yet"
