@@ -11,7 +11,7 @@ SERIAL_BAR = 23.0
 INSTANCES_BAR = 16.7
 """Concurrent model instances over fused, 32 requests at the scaled 20 ms mean."""
 PROMPT, TOTAL = 8, 512
-"""Tokens of the requests that the bars are of."""
+"""Tokens of the papers' requests, of which the bars are: of the prompt, and in all."""
 SLACK = 1.08
 BOUNDS = {"burst-32": 1.26, "constant-500ms-32": 1.13}
 """Mean latency over a lone request's of an engine that makes every iteration in S, on an H200."""

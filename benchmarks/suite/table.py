@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.suite import figures
-from benchmarks.suite.bars import bars
+from benchmarks.suite.bars import PROMPT, TOTAL, bars
 from benchmarks.suite.figures import Limits
 from benchmarks.suite.result import Results, Run
 from benchmarks.suite.workloads import Paper, data
@@ -19,9 +19,9 @@ from flover_backend.bench_engine.machine import in_words
 
 TABLE = "table.md"
 Rows = list[list[str]]
-PROMPT, TOTAL, MIN_TOTAL, GAP_MS, MOST = 8, 512, 128, 500.0, 32
-"""Of the papers' requests: tokens (of the prompt, in all, the least of random totals), the gap, how many in the
-Poisson sweep and with random totals."""
+MIN_TOTAL, GAP_MS, MOST = 128, 500.0, 32
+"""Of the papers' requests: the least tokens of random totals, the gap, how many in the Poisson sweep and with random
+totals."""
 OVER_LONE, OVER_BOUND = "mean latency over a lone one", "the same of S"
 
 
