@@ -16,6 +16,7 @@ import typer
 
 from benchmarks.new_folder import new_folder
 from benchmarks.stops import ended_by_signals
+from benchmarks.suite import flags
 from flover_backend.engine.threads import set_thread_counts
 from flover_backend.errors import ConfigError
 
@@ -105,8 +106,10 @@ def suite(
     from flover_backend.engine.sizing import resolve_device
 
     status = 0
-    _check(scale, minutes, device, load_format)
-    _goes_alone(context, {"--rerender": ["rerender"], "--merge": ["merge", "files", "out"]})
+    flags.finite(scale, "--scale")
+    flags.one_of(device, "--device", DEVICES)
+    flags.one_of(load_format, "--load-format", LOAD_FORMATS)
+    flags.goes_alone(context, {"--rerender": ["rerender"], "--merge": ["merge", "files", "out"]})
     existing = _existing(files or [], merge, rerender, out)
     with progress() as tell:
         if existing is not None:
@@ -116,13 +119,13 @@ def suite(
             flover = _flover(flover_config, {"model": model, **of_requests, "total": total})
             on_cpu = resolve_device(device).type == "cpu"
             sizes = _sizes(on_cpu, full, total, requests, poisson, minutes)
-            chosen = _names(ways, "--ways", WAYS)
+            chosen = flags.names(ways, "--ways", WAYS)
             if flover:
                 chosen, sizes = _ways_of(flover, chosen, tell), flover.sizes(sizes)
-            kinds = WORKLOADS if workloads is None else _names(workloads, "--workloads", WORKLOADS)
-            through = _names(layers, "--layers", LAYERS)
+            kinds = WORKLOADS if workloads is None else flags.names(workloads, "--workloads", WORKLOADS)
+            through = flags.names(layers, "--layers", LAYERS)
             _can_run(through, chosen)
-            asked = Asked(sizes, chosen, through, _numbers(rates, "--rates"), kinds)
+            asked = Asked(sizes, chosen, through, flags.numbers(rates, "--rates"), kinds)
             command = shlex.join(_COMMAND)
             shown = model or ("llama-demo" if on_cpu else "13b")
             run = Suite(asked, shown, device, load_format, scale, flover, command, flover.keys if flover else {})
@@ -189,22 +192,13 @@ def _sizes(
         sizes = sizes.shortened(total or CPU_TOTAL)
     changes: dict[str, object] = {}
     if requests is not None:
-        changes["requests"] = tuple(_whole(number, "--requests") for number in _numbers(requests, "--requests"))
+        changes["requests"] = flags.counts(requests, "--requests")
     if poisson is not None:
-        changes["poisson_ms"] = _numbers(poisson, "--poisson")
+        changes["poisson_ms"] = flags.numbers(poisson, "--poisson")
+    flags.finite(minutes, "--minutes", LEAST_MINUTES)
     if minutes is not None:
         changes["budget_s"] = 60 * minutes
     return msgspec.structs.replace(sizes, **changes)
-
-
-def _names(text: str, flag: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for name in names:
-        if name not in allowed:
-            raise typer.BadParameter(f"{flag} {name!r}; allowed: {', '.join(allowed)}, separated by commas")
-    if not names:
-        raise typer.BadParameter(f"{flag} names none; allowed: {', '.join(allowed)}, separated by commas")
-    return names
 
 
 def _flover(path: Path | None, beside: dict[str, object]) -> FloverConfig | None:
@@ -242,51 +236,6 @@ def _can_run(layers: tuple[str, ...], ways: tuple[str, ...]) -> None:
             f"--layers {','.join(servers)} --ways {','.join(ways)}; allowed: servers serve fused alone: "
             "add it to --ways, or give --layers engine"
         )
-
-
-def _check(scale: float | None, minutes: float | None, device: str, load_format: str) -> None:
-    _finite(scale, "--scale")
-    _finite(minutes, "--minutes", LEAST_MINUTES)
-    _one_of(device, "--device", DEVICES)
-    _one_of(load_format, "--load-format", LOAD_FORMATS)
-
-
-def _goes_alone(context: typer.Context, allowed: dict[str, list[str]]) -> None:
-    """Raises `BadParameter` where a flag is given beside one that measures nothing, and would not be looked at."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-    for flag, names in allowed.items():
-        others = [f"--{name.replace('_', '-')}" for name in given if name not in names and name != "files"]
-        if names[0] in given and others:
-            raise typer.BadParameter(f"{flag} measures nothing; give no {', no '.join(others)} beside it")
-
-
-def _one_of(given: str, flag: str, allowed: tuple[str, ...]) -> None:
-    if given not in allowed:
-        raise typer.BadParameter(f"{flag} {given!r}; allowed: {', '.join(allowed)}")
-
-
-def _finite(number: float | None, flag: str, least: float | None = None) -> None:
-    if number is not None and not (0 < number < float("inf") and number >= (least or 0)):
-        raise typer.BadParameter(
-            f"{flag} {number:g}; allowed: a finite number {f'from {least} on' if least else 'above 0'}"
-        )
-
-
-def _numbers(text: str | None, flag: str) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(part) for part in (text or "").split(",") if part.strip())
-    except ValueError:
-        numbers = (-1.0,)
-    if any(not 0 < number < float("inf") for number in numbers) or (text is not None and not numbers):
-        raise typer.BadParameter(f"{flag} {text!r}; allowed: finite numbers above 0, separated by commas")
-    return numbers
-
-
-def _whole(number: float, flag: str) -> int:
-    if number != int(number) or number > 4096:
-        raise typer.BadParameter(f"{flag} {number:g}; allowed: whole numbers from 1 to 4096")
-    return int(number)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`python -m benchmarks.load`: the suite's own generator on a live server, with cancels, mixes and overload.
 
-Exit status: 0 done, refused requests or not; 1 an error, told in words; 2 the command line is wrong.
+Exit status: 0 done, some requests refused or not; 1 an error, told in words, or every request failed; 2 the command
+line is wrong.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ def load(
         json.parent.mkdir(parents=True, exist_ok=True)
         json.write_bytes(msgspec.json.format(msgspec.json.encode(run)))
         console.print(f"saved: {json}", soft_wrap=True, highlight=False)
+    if all(request.error for request in run.requests):
+        raise MeasurementFailed("every request failed: there is nothing to measure")
 
 
 def _checked(headers: list[str]) -> list[str]:

@@ -10,7 +10,9 @@ class MeasurementFailed(FloverError):
 
 
 class BrokenExport(MeasurementFailed):
-    """The export is no JSON: perf_analyzer 2.51 stops writing at a number that JSON cannot hold.
+    """The export is no JSON, or lacks requests that were sent.
 
-    It finds one now and then in the memory that it writes for an output which a response lacks (cumulative_logprob).
+    perf_analyzer 2.51 stops writing at a number that JSON cannot hold, and finds one now and then in the memory that
+    it writes for an output which a response lacks (cumulative_logprob). On a machine that is busy otherwise, an export
+    of its periodic mode held 3 of 12 requests.
     """

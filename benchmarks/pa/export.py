@@ -94,8 +94,11 @@ class _File(msgspec.Struct):
     version: str = ""
 
 
-def read_export(path: Path) -> list[Experiment]:
-    """Raises `BrokenExport` for what is not such a file, `MeasurementFailed` for one that holds no request."""
+def read_export(path: Path, num_requests: int | None = None) -> list[Experiment]:
+    """Raises `MeasurementFailed` for a file that holds no request, `BrokenExport` for what is not such a file.
+
+    So it does where an experiment holds some, but fewer than the `num_requests` that perf_analyzer was to send.
+    """
     try:
         found = _read(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -105,6 +108,9 @@ def read_export(path: Path) -> list[Experiment]:
             f"{path} holds no request. By time only requests that end inside a window are written: "
             "measure longer, or by --requests"
         )
+    fewest = min(len(experiment.requests) for experiment in found if experiment.requests)
+    if num_requests is not None and fewest < num_requests:
+        raise BrokenExport(f"{path} holds {fewest} requests of the {num_requests} that perf_analyzer was to send")
     return found
 
 

@@ -114,15 +114,15 @@ def _run(
 
     return until_complete(
         measure,
-        lambda: read_results(export, load.label, load.words, folder),
+        lambda: read_results(export, load.label, load.words, folder, load.num_requests),
         export,
         partial(console.print, markup=False, highlight=False, soft_wrap=True),
     )
 
 
-def read_results(export: Path, label: str, words: str, folder: Path) -> list[Result]:
-    """Of an export file, with a picture of each experiment in `folder`. Raises `MeasurementFailed`."""
-    experiments = [one for one in read_export(export) if one.requests]
+def read_results(export: Path, label: str, words: str, folder: Path, num_requests: int | None = None) -> list[Result]:
+    """Of an export file, with a picture of each experiment in `folder`. Raises `MeasurementFailed` as it does."""
+    experiments = [one for one in read_export(export, num_requests) if one.requests]
     results = []
     for number, one in enumerate(experiments, start=1):
         several = len(experiments) > 1

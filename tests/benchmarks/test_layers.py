@@ -74,15 +74,23 @@ def test_nobody_at_the_address_is_told() -> None:
 
 def test_the_command_shows_a_table_and_saves_every_request(server: LiveServer, tmp_path: Path) -> None:
     saved = tmp_path / "run.json"
-    arguments = ["--url", server.grpc_url, "--requests", "12", "--rate", "60", "--cancel-share", "0.4"]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.load", *arguments, "--vocab-size", "500", "--json", str(saved)],
-        capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+    flags = ("--rate", "60", "--cancel-share", "0.4", "--vocab-size", "500", "--json", str(saved))
+    done = load(server, "--requests", "12", *flags)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "first token p50, p99, ms" in done.stdout
     requests = json.loads(saved.read_text())["requests"]
     assert len(requests) == 12 and any(r["new_tokens"] < 32 for r in requests) and not any(r["error"] for r in requests)
+
+
+def test_a_run_whose_every_request_is_refused_is_an_error(server: LiveServer) -> None:
+    done = load(server, "--requests", "3", "--rate", "0", "--vocab-size", "2000000000")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "INVALID_ARG 3" in done.stdout and "every request failed" in done.stderr
+
+
+def load(server: LiveServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.load", "--url", server.grpc_url, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
 def test_cpu_time_is_told_apart_by_process_and_thread(server: LiveServer) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pa_exports import request, tokens, write
 
-from benchmarks.pa.errors import MeasurementFailed
+from benchmarks.pa.errors import BrokenExport, MeasurementFailed
 from benchmarks.pa.export import Request, read_export
 
 
@@ -111,6 +111,14 @@ def test_what_is_no_export_is_refused(path: Path, content: str, says: str) -> No
     path.write_text(content)
     with pytest.raises(MeasurementFailed, match=says):
         read_export(path)
+
+
+def test_an_export_that_lacks_requests_is_broken(path: Path) -> None:
+    write(path, [request(2, [(8, tokens(1))]), request(9, [(10, tokens(1))])])
+    for enough in (None, 1, 2):
+        assert len(read_export(path, enough)[0].requests) == 2
+    with pytest.raises(BrokenExport, match="holds 2 requests of the 3 that perf_analyzer was to send"):
+        read_export(path, 3)
 
 
 def test_a_missing_file_is_refused(path: Path) -> None:

@@ -72,7 +72,7 @@ class Analyzer:
             line = command(self.binary, target, inputs, export, _load(workload, Path(folder)))
             return until_complete(
                 lambda: run(self.binary, line, log, LIMIT_S),
-                lambda: next(one for one in read_export(export) if one.requests),
+                lambda: next(one for one in read_export(export, len(workload.requests)) if one.requests),
                 export,
                 self.tell,
             )
