@@ -19,6 +19,7 @@ from flover_backend.config import ModelJson, load_model_json, to_json
 from flover_backend.errors import FloverError, InvalidRequest
 from flover_backend.front import tensors
 from flover_backend.front.generation import Generation
+from flover_backend.front.given_up import LoadWatch
 from flover_backend.front.incoming import Incoming
 from flover_backend.front.logs import Log
 from flover_backend.front.metrics_export import MetricsWriter
@@ -81,6 +82,14 @@ def _load(args: dict[str, str], server: int) -> FrontService:
     # NOTE: instances of several versions have the same names.
     front_name = f"{args['model_instance_name']} v{args['model_version']}"
     log = Log(front_name, config.log_format, getattr(pb_utils, "Logger", None))
+    with LoadWatch.of_this_stub(Log(front_name, config.log_format)) as load_watch:
+        service = _attach(args, config, version_dir, log, server)
+        load_watch.settle()
+    log.info("ready")
+    return service
+
+
+def _attach(args: dict[str, str], config: ModelJson, version_dir: Path, log: Log, server: int) -> FrontService:
     model_dir = model_dir_of_repository(config.model, version_dir)
     spec = EngineSpec(config, model_dir, args["model_name"], args["model_version"], server)
     client = EngineSupervisor(spec, args["model_instance_name"], log.info)
@@ -103,7 +112,6 @@ def _load(args: dict[str, str], server: int) -> FrontService:
     client.start(service)
     if args["model_instance_name"].endswith("_0"):
         _log_effective(log, config, client.info, tokenizer is not None)
-    log.info("ready")
     return service
 
 
