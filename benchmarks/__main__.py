@@ -6,6 +6,7 @@ Ctrl-C, 143 after SIGTERM.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from flover_backend.errors import ConfigError
 if TYPE_CHECKING:
     from benchmarks.suite.flover_ini import FloverConfig
     from benchmarks.suite.result import Results
+    from benchmarks.suite.session import Session
     from benchmarks.suite.workloads import Profile
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -131,13 +133,7 @@ def suite(
             run = Suite(asked, shown, device, load_format, scale, flover, command, flover.keys if flover else {})
             folder = new_folder(out, "bench")
             session = Session(run, folder, tell)
-            try:
-                session.run()
-            except KeyboardInterrupt:
-                tell("stopped: what was measured so far is kept")
-                status = 130
-            results = session.results
-            status = status or int(bool(results.failed))
+            status, results = _measure(session, folder, tell), session.results
     if not results.runs and not results.failed:
         if existing is None:
             folder.rmdir()
@@ -148,6 +144,21 @@ def suite(
     print(markdown(results))
     print(f"results, table and pictures: {folder}")
     sys.exit(status)
+
+
+def _measure(session: Session, folder: Path, tell: Callable[[str], None]) -> int:
+    """The exit status. After an error the folder goes, if nothing was written to it."""
+    try:
+        session.run()
+    except KeyboardInterrupt:
+        tell("stopped: what was measured so far is kept")
+        session.stopped()
+        return 130
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise
+    return int(bool(session.results.failed))
 
 
 def _existing(files: list[Path], merges: bool, rerender: Path | None, out: Path | None) -> tuple[Results, Path] | None:

@@ -15,7 +15,7 @@ def new_folder(out: Path | None, kind: str) -> Path:
     """
     folder = (out or Path("out", kind, time.strftime("%Y%m%d-%H%M%S"))).resolve()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=out is not None)  # two commands of one second have one default name
         is_new = not any(folder.iterdir())
     except OSError as error:
         raise ConfigError(f"--out is {folder}, which is no folder: {error.strerror}; give a new folder") from None

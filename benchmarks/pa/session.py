@@ -114,10 +114,15 @@ def _run(
 
     return until_complete(
         measure,
-        lambda: read_results(export, load.label, load.words, folder, load.num_requests),
+        lambda: read_results(export, load.label, load.words, folder, _num_requests(plan, load)),
         export,
         partial(console.print, markup=False, highlight=False, soft_wrap=True),
     )
+
+
+def _num_requests(plan: Plan, load: Load) -> int | None:
+    """That perf_analyzer sends; None where a flag that is passed on says it, or a time."""
+    return None if any(flag.startswith("--request-count") for flag in plan.passed_on) else load.num_requests
 
 
 def read_results(export: Path, label: str, words: str, folder: Path, num_requests: int | None = None) -> list[Result]:

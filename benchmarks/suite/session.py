@@ -188,6 +188,12 @@ class Session:
         self._save()
         self._tell(f"FAILED {words}")
 
+    def stopped(self) -> None:
+        """Who reads the results must know that they are not all; where there are none there is nothing to read."""
+        if self.results.runs:
+            self.results.failed.append("stopped by a signal: the runs that are not here were not made")
+            self._save()
+
     def _add(self, run: Run) -> None:
         run.command, run.commit = self.results.command, self.results.commit
         self.results.runs.append(run)

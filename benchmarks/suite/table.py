@@ -64,6 +64,8 @@ def _head(results: Results) -> list[str]:
     facts += [f"A lone request: {', '.join(words)}"] if words else []
     scales = [run.scale for run in results.runs if run.scale]
     facts += [f"The papers' gaps are multiplied by {_span(scales, 4)}"] if scales else []
+    if not results.machine.get("gpu"):
+        facts.append("On a CPU S is a rough guide: times of the products, of which it is made, differ from run to run")
     facts += [f"{results.seconds:.0f} s in all"] if results.seconds else []
     return ["  \n".join(told or [f"`{results.command}`"]), "", f"{'. '.join(facts)}."]
 

@@ -2,89 +2,175 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from flover_backend.front.given_up import PATIENCE_SAMPLES, RECENT_SAMPLES, Asking, LoadWatch, health_of
+from flover_backend.front.given_up import (
+    ANSWERED,
+    ASKED,
+    LATE_S,
+    PATIENCE_SAMPLES,
+    SAMPLE_S,
+    Asking,
+    LoadWatch,
+    health_of,
+)
 
 SECOND = [0] * 8 + [1] * 42
 """Samples of a server that asks and is answered."""
+LONG = [1] * (PATIENCE_SAMPLES + 1)
 
 
-def after(samples: list[int]) -> Asking:
-    asking = Asking()
-    for value in samples:
-        asking.see(value)
-    return asking
+class Front:
+    """Samples with the clock of a machine that runs, but for pauses of the front alone."""
+
+    def __init__(self) -> None:
+        self.asking, self._now = Asking(), 100.0
+
+    def sees(self, *samples: list[int]) -> Front:
+        for value in itertools.chain(*samples):
+            self._now += SAMPLE_S
+            self.asking.see(value, self._now)
+        return self
+
+    def pauses(self, seconds: float) -> Front:
+        self._now += seconds
+        return self
 
 
 @pytest.mark.parametrize("phase", range(0, 50, 7))
 def test_a_server_that_asks_every_second_goes_on_waiting(phase: int) -> None:
-    asking, samples = Asking(), (SECOND * 60)[phase:]
-    for value in samples:
-        asking.see(value)
-        assert asking.is_recent and not asking.has_ended
+    front = Front()
+    for value in (SECOND * 60)[phase:]:
+        asking = front.sees([value]).asking
+        assert not asking.is_in_doubt and not asking.has_ended
     assert asking.is_known
 
 
-def test_one_that_asks_no_more_has_given_the_front_up() -> None:
-    assert after(SECOND * 3 + [1] * (RECENT_SAMPLES - 42)).is_recent
-    assert not after(SECOND * 3 + [1] * (RECENT_SAMPLES - 41)).is_recent
-    assert not after(SECOND * 3 + [1] * (PATIENCE_SAMPLES - 42)).has_ended
-    assert after(SECOND * 3 + [1] * (PATIENCE_SAMPLES - 41)).has_ended
+def test_a_front_that_paused_and_is_asked_no_more_has_been_given_up() -> None:
+    front = Front().sees(SECOND * 3).pauses(LATE_S + 0.1).sees([1])
+    assert front.asking.is_in_doubt
+    assert not front.sees([1] * (PATIENCE_SAMPLES - 43)).asking.has_ended
+    assert front.sees([1]).asking.has_ended
+
+
+def test_one_that_left_a_question_unanswered_is_in_doubt_without_a_pause() -> None:
+    """Its sampler ran, and the stub's own thread did not."""
+    front = Front().sees(SECOND * 3, [0] * 40)
+    assert front.asking.is_in_doubt
+    assert front.sees(LONG).asking.has_ended
+
+
+def test_the_question_that_a_pause_fell_into_is_no_proof() -> None:
+    front = Front().sees(SECOND * 3).pauses(2.5).sees([0, 0, 1])
+    assert front.asking.is_in_doubt
+    assert not front.sees(SECOND).asking.is_in_doubt, "the server asks again"
+
+
+def test_a_server_that_stands_still_has_given_nobody_up() -> None:
+    """It is stopped, or waits for a disk: the front has answered each question, and waits."""
+    front = Front().sees(SECOND * 3, LONG * 10)
+    assert front.asking.is_known and not front.asking.is_in_doubt and not front.asking.has_ended
 
 
 @pytest.mark.parametrize(
     "samples",
     [
-        [1] * 5000,
-        [0] * 5000,
-        SECOND + [1] * 5000,
-        [7] * 5000,
-        SECOND * 3 + [2] + SECOND * 3 + [1] * 5000,
+        [1] * 100,
+        [0] * 100,
+        SECOND,
+        [7] * 100,
+        [*SECOND * 3, 2, *SECOND * 3],
     ],
     ids=["never asks", "never answered", "asked once", "another byte", "now and then another value"],
 )
 def test_nothing_is_concluded_from_a_byte_that_does_not_come_and_go(samples: list[int]) -> None:
-    asking = after(samples)
-    assert not asking.is_known
-    assert not asking.has_ended
+    asking = Front().sees(samples).pauses(2.5).sees(LONG).asking
+    assert not asking.is_known and not asking.is_in_doubt and not asking.has_ended
 
 
-def watch(samples: Callable[[], int] | None) -> tuple[LoadWatch, threading.Event]:
+class Byte:
+    """Gives samples, the next whenever it is let go on, and the last one for ever."""
+
+    def __init__(self, *samples: list[int]) -> None:
+        self._samples = iter(list(itertools.chain(*samples)))
+        self._last = ANSWERED
+
+    def __call__(self) -> int:
+        self._last = next(self._samples, self._last)
+        return self._last
+
+
+def watch(read: Callable[[], int] | None) -> tuple[LoadWatch, threading.Event]:
     ended = threading.Event()
-    return LoadWatch(samples, ended.set, sample_s=0.0), ended
+    return LoadWatch(read, ended.set, sample_s=0.0), ended
 
 
-def test_the_front_is_ended_once_when_it_has_been_given_up() -> None:
-    samples: Iterator[int] = iter(SECOND * 3 + [1] * 100_000)
-    load_watch, ended = watch(lambda: next(samples))
+def pausing(samples: list[int], rest: Callable[[], int]) -> Callable[[], int]:
+    """The samples, a pause of the front, and what comes then."""
+
+    def values() -> Iterator[int]:
+        yield from samples
+        time.sleep(LATE_S + 0.2)
+        while True:
+            yield rest()
+
+    return values().__next__
+
+
+def test_a_front_that_was_given_up_is_ended_once() -> None:
+    load_watch, ended = watch(pausing(SECOND * 3, Byte(LONG * 2)))
     with load_watch:
-        assert ended.wait(10)
+        assert ended.wait(30)
         load_watch.settle()
-    assert next(samples) == 1, "it was not read to its end"
 
 
-def test_a_load_that_is_over_in_time_is_let_go_of() -> None:
-    samples = iter(SECOND * 100_000)
-    load_watch, ended = watch(lambda: next(samples))
+def test_a_load_that_ends_in_doubt_waits_for_the_next_question() -> None:
+    asks, in_doubt = threading.Event(), threading.Event()
+
+    def rest() -> int:
+        in_doubt.set()
+        time.sleep(0.001)
+        return ASKED if asks.is_set() else ANSWERED
+
+    load_watch, ended = watch(pausing(SECOND * 3, rest))
+    settled = threading.Event()
+    with load_watch:
+        assert in_doubt.wait(30)
+        load = threading.Thread(target=lambda: (load_watch.settle(), settled.set()))
+        load.start()
+        assert not settled.wait(0.1)
+        asks.set()
+        load.join(30)
+        assert settled.is_set()
+    assert not ended.is_set()
+
+
+@pytest.mark.parametrize("samples", [SECOND * 1000, [1] * 50_000], ids=["asked", "nothing known"])
+def test_a_load_that_ends_without_a_doubt_is_let_go_of(samples: list[int]) -> None:
+    load_watch, ended = watch(Byte(samples))
     with load_watch:
         load_watch.settle()
     assert not ended.is_set()
 
 
-def test_after_a_pause_of_its_own_a_front_waits_for_the_next_question() -> None:
-    asking = after(SECOND * 3 + [1] * RECENT_SAMPLES)
-    assert asking.is_known and not asking.is_recent
-    asking.see(0)
-    assert asking.is_recent
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_byte_that_cannot_be_read_any_more_holds_nothing_up() -> None:
+    source = iter([1])
+    load_watch, ended = watch(lambda: next(source))
+    with load_watch:
+        load_watch.settle()
+        load_watch.settle()  # another sample will not come
+    assert not ended.is_set()
 
 
 def test_where_there_is_no_such_byte_nothing_waits() -> None:
@@ -92,6 +178,21 @@ def test_where_there_is_no_such_byte_nothing_waits() -> None:
     with load_watch:
         load_watch.settle()
     assert not ended.is_set()
+
+
+@pytest.mark.parametrize("reader", ["reads", "is gone"])
+def test_the_end_says_why_where_somebody_reads_it(reader: str) -> None:
+    code = (
+        "from flover_backend.front.given_up import end_saying; from flover_backend.front.logs import Log;"
+        " end_saying(Log('flover_0_0 v1'), 'given up')"
+    )
+    ours, theirs = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs)
+    os.close(theirs)
+    if reader == "reads":
+        assert os.read(ours, 1000) == b"flover flover_0_0 v1: given up\n"
+    os.close(ours)
+    assert process.wait(60) == 1
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import sysconfig
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -105,10 +107,8 @@ class LiveServer:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._is_ready(model, metrics):
             if self._may_start_again and self._gave_a_front_up(model):
-                self._may_start_again = False
-                self.process.kill()
-                self.process.wait()
-                self.process = self._start()
+                self._start_again()
+                deadline = time.monotonic() + START_TIMEOUT_S
             assert self.process.poll() is None, f"the server ended:\n{self.log()[-5000:]}"
             assert time.monotonic() < deadline, f"the server was not ready in time:\n{self.log()[-5000:]}"
             time.sleep(0.05)
@@ -118,8 +118,21 @@ class LiveServer:
         log = self.log()
         if self.process.poll() is not None:
             return "boost::interprocess::lock_exception" in log
+        fronts = set(re.findall(rf"ModelInstanceInitialize: ({re.escape(model)}_0_\d+) ", log))
+        ready = set(re.findall(rf'flover ({re.escape(model)}_0_\d+) v1: ready"', log))
         is_quiet = time.time() - self.log_path.stat().st_mtime > QUIET_S
-        return is_quiet and ' v1: ready"' in log and f"successfully loaded '{model}'" not in log
+        return is_quiet and bool(fronts) and fronts == ready and f"successfully loaded '{model}'" not in log
+
+    def _start_again(self) -> None:
+        """Once. The first log is kept beside the other."""
+        self._may_start_again = False
+        children = self.descendants()
+        self.process.kill()
+        self.process.wait()
+        wait_for(lambda: not any(map(is_running, children)), timeout_s=30)
+        kept = self.log_path.rename(self.log_path.with_name("server.log.1"))
+        warnings.warn(f"tritonserver gave a front up as it loaded, and was started again: {kept}", stacklevel=3)
+        self.process = self._start()
 
     def _is_ready(self, model: str, metrics: bool) -> bool:
         try:

@@ -39,9 +39,14 @@ def work(
     connect_timeout_s: float,
     users: int | None = None,
 ) -> None:
-    """A process's life: "ready", then the start's time comes, then the answers go back; or an exception."""
+    """A process's life: "ready", then the start's time comes, then the answers go back; or an exception.
+
+    Ctrl-C reaches it as it reaches the command, which says so: it ends without a word.
+    """
     try:
         pipe.send(asyncio.run(_work(pipe, url, model, headers, calls, limit_s, connect_timeout_s, users)))
+    except KeyboardInterrupt:
+        return
     except Exception as error:
         pipe.send(
             error if isinstance(error, (OSError, ValueError)) else RuntimeError(f"{type(error).__name__}: {error}")

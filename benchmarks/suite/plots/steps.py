@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
-from benchmarks.suite.figures import StepTime, step_times
+from benchmarks.suite.figures import StepTime, products_s, step_times
 from benchmarks.suite.plots.select import Group, best, number, spread_out
 from benchmarks.suite.plots.style import LINE, canvas, colour, legend, order, title, way_words
 from benchmarks.suite.result import Results, Run
@@ -106,8 +106,9 @@ def draw_steps(results: Results, group: Group, runs: Sequence[Run]) -> Figure:
         if way == "fused":
             upper.plot([rows for rows, _, _ in known], [bound for _, _, bound in known], linestyle="none", marker="_",
                        color=LINE, markersize=9, markeredgewidth=1.6, label="S of the fused iterations")  # fmt: skip
-    measured = [rows for rows in sorted(results.products_ms) if rows <= 2 * most]
-    upper.plot(measured, [results.products_ms[rows] for rows in measured], color=LINE, linewidth=1, linestyle=":",
+    last = max((rows for rows in results.products_ms if rows <= 2 * most), default=0)
+    products = [(rows, seconds * 1e3) for rows in range(1, last + 1) if (seconds := products_s(results, rows))]
+    upper.plot([rows for rows, _ in products], [ms for _, ms in products], color=LINE, linewidth=1, linestyle=":",
                label="weight products alone")  # fmt: skip
     lower.axhline(1.0, color=LINE, linewidth=1, linestyle="--")
     upper.set_ylabel("time of an iteration, ms")

@@ -23,6 +23,7 @@ from flover_backend.config import ModelJson
 from flover_backend.engine.engine import Engine
 from flover_backend.engine.load import build_engine
 from flover_backend.engine.sizing import Limits, kv_bytes_per_token, resolve_device
+from flover_backend.errors import ConfigError
 from flover_backend.models.batch import Model
 from flover_backend.models.load import load_model
 
@@ -167,6 +168,11 @@ def _find(model: Shape | Path | str, folder: Path) -> tuple[Path, str, bool]:
     if shape is not None:
         return shape.write(folder), shape.name, True
     directory = Path(model)  # type: ignore[arg-type]
+    if not directory.is_dir() and str(model) not in bundled.names():
+        raise ConfigError(
+            f"--model {str(model)!r}; allowed: a Hugging Face directory, a shape ({', '.join(SHAPES)}), "
+            f"or a bundled model ({', '.join(bundled.names())})"
+        )
     if not directory.is_dir():
         directory = bundled.path_of(str(model))
     return directory, directory.resolve().name, False
