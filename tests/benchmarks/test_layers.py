@@ -88,8 +88,24 @@ def test_a_run_whose_every_request_is_refused_is_an_error(server: LiveServer) ->
     assert "INVALID_ARG 3" in done.stdout and "every request failed" in done.stderr
 
 
-def load(server: LiveServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.load", "--url", server.grpc_url, *arguments]
+def test_an_answer_in_one_response_shows_no_first_token(server: LiveServer) -> None:
+    done = load(server, "--requests", "3", "--rate", "0", "--vocab-size", "500", "--whole-share", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {cells[0]: cells[1] for line in done.stdout.splitlines() if len(cells := line.strip("│ ").split(" │ ")) == 2}
+    figures = {name.strip(): figure.strip() for name, figure in rows.items()}
+    assert figures["first token p50, p99, ms (streamed requests)"] == "-"
+    assert figures["requests: complete, cancelled, failed"] == "3, 0, 0"
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_load(tmp_path: Path) -> None:
+    done = load(None, "--json", str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"load: --json is {tmp_path}: Is a directory; give a file that can be written\n"
+
+
+def load(server: LiveServer | None, *arguments: str) -> subprocess.CompletedProcess[str]:
+    place = [] if server is None else ["--url", server.grpc_url]
+    command = [sys.executable, "-m", "benchmarks.load", *place, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 

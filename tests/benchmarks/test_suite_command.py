@@ -214,7 +214,7 @@ def test_a_run_that_fails_is_told_and_the_rest_go_on(tmp_path: Path) -> None:
             2,
             "--layers perf_analyzer --ways serial; allowed: servers",
         ),
-        (["--model", "nothing"], 1, "'nothing'"),
+        (["--model", "nothing"], 1, "--model 'nothing'; allowed: a Hugging Face directory, a shape (13b, 8b"),
         (["--model", "llama-demo", "--total", "4096"], 1, "llama-demo allows 2048: give --total"),
         (["--rerender", "/nowhere"], 1, "/nowhere"),
         (["--rerender", "/nowhere", "--requests", "3"], 2, "--rerender measures nothing; give no --requests beside it"),
@@ -233,6 +233,19 @@ def test_what_is_refused(
     place = [] if "--rerender" in arguments else [*device, "--out", str(tmp_path / "new")]
     assert status_of(*arguments, *place) == status
     assert says in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_table_of_a_run_that_was_stopped_says_so(tmp_path: Path) -> None:
+    sizes = profile("cpu").shortened(16)
+    with progress() as tell, EngineWays("llama-demo", "cpu", "auto", lambda line: None) as ways:
+        session = Session(Suite(Asked(sizes), "llama-demo", "cpu"), tmp_path / "run", tell)
+        session.stopped()
+        assert not (tmp_path / "run").exists()
+        session.single_s["engine"] = 1.0
+        session.engine([Planned("engine", "fused", burst(2, sizes, ways.vocab_size))], Estimate(0.1, 8), ways)
+        session.stopped()
+    assert "- stopped by a signal: the runs that are not here were not made" in markdown(read_results(tmp_path / "run"))
 
 
 def test_results_are_never_mixed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

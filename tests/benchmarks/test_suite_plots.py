@@ -7,13 +7,14 @@ import struct
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from suite_results import chat, constant, made_results, made_run, poisson, random_totals
 
 from benchmarks.suite.plots import draw, left_out
 from benchmarks.suite.plots.select import Group, best
-from benchmarks.suite.plots.steps import choose_rows, draw_rows
+from benchmarks.suite.plots.steps import choose_rows, choose_steps, draw_rows, draw_steps
 from benchmarks.suite.plots.times import choose_overall, draw_overall
 from benchmarks.suite.plots.users import choose_pareto, draw_pareto
 from benchmarks.suite.result import Results, Run
@@ -149,6 +150,16 @@ def test_bursts_gaps_and_mixes_have_panels_of_their_own() -> None:
         "one every 500 ms of the paper, marked with their requests",
         "chat mix, marked with requests/s",
     ]
+
+
+def test_no_bound_of_an_iteration_lies_below_its_weight_products(results: Results) -> None:
+    group = Group("llama-13b", "engine", tuple(results.runs))
+    upper = draw_steps(results, group, choose_steps(group)).axes[0]
+    lines = {str(line.get_label()): line for line in upper.lines}
+    bounds, products = lines["S of the fused iterations"], lines["weight products alone"]
+    assert len(products.get_xdata()) == max(products.get_xdata()), "at every number of rows"
+    below = np.interp(bounds.get_xdata(), products.get_xdata(), products.get_ydata())
+    assert len(below) and (np.asarray(bounds.get_ydata()) >= below).all()
 
 
 def test_without_reorder_the_rows_of_a_step_stand_beside_the_live_ones() -> None:
