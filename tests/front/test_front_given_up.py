@@ -189,9 +189,9 @@ def test_the_end_says_why_where_somebody_reads_it(reader: str) -> None:
     ours, theirs = os.pipe()
     process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs)
     os.close(theirs)
-    if reader == "reads":
-        assert os.read(ours, 1000) == b"flover flover_0_0 v1: given up\n"
-    os.close(ours)
+    with os.fdopen(ours, "rb") as read:
+        if reader == "reads":
+            assert read.read() == b"flover flover_0_0 v1: given up\n"
     assert process.wait(60) == 1
 
 
