@@ -139,7 +139,7 @@ def test_a_load_that_ends_in_doubt_waits_for_the_next_question() -> None:
 
     def rest() -> int:
         in_doubt.set()
-        time.sleep(0.001)
+        time.sleep(SAMPLE_S)  # so that patience is 10 s here, too
         return ASKED if asks.is_set() else ANSWERED
 
     load_watch, ended = watch(pausing(SECOND * 3, rest))
