@@ -16,7 +16,6 @@ import pytest
 
 from flover_backend.front.given_up import (
     ANSWERED,
-    ASKED,
     LATE_S,
     PATIENCE_SAMPLES,
     SAMPLE_S,
@@ -135,12 +134,12 @@ def test_a_front_that_was_given_up_is_ended_once() -> None:
 
 
 def test_a_load_that_ends_in_doubt_waits_for_the_next_question() -> None:
-    asks, in_doubt = threading.Event(), threading.Event()
+    asks, in_doubt, questions = threading.Event(), threading.Event(), itertools.cycle(SECOND)
 
     def rest() -> int:
         in_doubt.set()
         time.sleep(SAMPLE_S)  # so that patience is 10 s here, too
-        return ASKED if asks.is_set() else ANSWERED
+        return next(questions) if asks.is_set() else ANSWERED
 
     load_watch, ended = watch(pausing(SECOND * 3, rest))
     settled = threading.Event()
